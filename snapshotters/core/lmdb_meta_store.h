@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The MetaStore on disk: one LMDB environment (FORMAT.md). Mutations that wait at the same time are
+// nested transactions of one LMDB transaction and share its sync. Safe from any thread.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "snapshotters/base/status.h"
+#include "snapshotters/core/meta_store.h"
+
+namespace strata {
+
+struct LmdbOptions {
+  std::string directory;  // exists, and is nobody else's: the caller holds the root's lock
+  std::string kind;       // kind of snapshotter that owns it, e.g. "overlayfs"
+  std::string uuid;       // of the root
+  // A database that is not there yet is made. Without this its absence is DataLoss: the root has
+  // been in use, so an empty one would make every snapshot an orphan.
+  bool create = false;
+  // Walk the whole database in a child process first, so that damage becomes an error and not a
+  // signal in this one (LMDB maps the file and trusts it).
+  bool verify = true;
+  // A folder in memory for LMDB's lock file, which is a shared mapping: on a full copy-on-write
+  // file system a write to one ends the process by SIGBUS (seen on btrfs). Only this process uses
+  // the database, so the file need not be where the data is. Empty: beside the data.
+  std::string lock_directory;
+};
+
+// DataLoss: the database is damaged or missing. FailedPrecondition: it was written by a newer
+// strata, or belongs to another kind or root. ResourceExhausted: disk full.
+StatusOr<std::unique_ptr<MetaStore>> OpenLmdbMetaStore(LmdbOptions options);
+
+}  // namespace strata

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapshotters/core/snapshot.h"
+
+namespace strata {
+namespace {
+
+// Length of the UTF-8 sequence that starts `text`, 0 when it is malformed (RFC 3629: shortest form
+// only, no surrogates, at most U+10FFFF).
+size_t SequenceLength(std::string_view text) {
+  const auto byte = [&text](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const auto continues = [&](size_t i) { return i < text.size() && (byte(i) & 0xc0) == 0x80; };
+  const unsigned char first = byte(0);
+  if (first < 0x80) {
+    return 1;
+  }
+  if (first >= 0xc2 && first <= 0xdf) {
+    return continues(1) ? 2 : 0;
+  }
+  if (first >= 0xe0 && first <= 0xef) {
+    if (!continues(1) || !continues(2)) {
+      return 0;
+    }
+    const bool overlong = first == 0xe0 && byte(1) < 0xa0;
+    const bool surrogate = first == 0xed && byte(1) >= 0xa0;
+    return overlong || surrogate ? 0 : 3;
+  }
+  if (first >= 0xf0 && first <= 0xf4) {
+    if (!continues(1) || !continues(2) || !continues(3)) {
+      return 0;
+    }
+    const bool overlong = first == 0xf0 && byte(1) < 0x90;
+    const bool beyond = first == 0xf4 && byte(1) >= 0x90;
+    return overlong || beyond ? 0 : 4;
+  }
+  return 0;
+}
+
+void AppendHex(unsigned char byte, std::string* out) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  *out += "\\x";
+  *out += kDigits[byte >> 4];
+  *out += kDigits[byte & 15];
+}
+
+}  // namespace
+
+std::string_view KindName(Kind kind) {
+  switch (kind) {
+    case Kind::kView:
+      return "view";
+    case Kind::kActive:
+      return "active";
+    case Kind::kCommitted:
+      return "committed";
+  }
+  return "unknown";
+}
+
+bool IsValidUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t length = SequenceLength(text);
+    if (length == 0) {
+      return false;
+    }
+    text.remove_prefix(length);
+  }
+  return true;
+}
+
+Status ValidateName(std::string_view what, std::string_view name) {
+  const std::string subject = "invalid " + std::string(what);
+  if (name.empty()) {
+    return MakeStatus(StatusCode::kInvalidArgument, subject + ": expected at least one byte");
+  }
+  if (name.size() > kMaxNameBytes) {
+    return MakeStatus(StatusCode::kInvalidArgument,
+                      subject + " " + ShowName(name) + ": " + std::to_string(name.size()) +
+                          " bytes, expected at most " + std::to_string(kMaxNameBytes));
+  }
+  if (!IsValidUtf8(name) || name.find('\0') != std::string_view::npos) {
+    return MakeStatus(StatusCode::kInvalidArgument,
+                      subject + " " + ShowName(name) + ": expected UTF-8 without NUL bytes");
+  }
+  return OkStatus();
+}
+
+Status ValidateLabels(const Labels& labels) {
+  size_t total = 0;
+  for (const auto& [key, value] : labels) {
+    if (key.empty()) {
+      return MakeStatus(StatusCode::kInvalidArgument, "invalid label: expected a key");
+    }
+    if (!IsValidUtf8(key) || !IsValidUtf8(value)) {
+      return MakeStatus(StatusCode::kInvalidArgument,
+                        "invalid label " + ShowName(key) + ": expected UTF-8");
+    }
+    total += key.size() + value.size();
+  }
+  if (total > kMaxLabelsBytes) {
+    return MakeStatus(StatusCode::kInvalidArgument, "invalid labels: " + std::to_string(total) +
+                                                        " bytes, expected at most " +
+                                                        std::to_string(kMaxLabelsBytes));
+  }
+  return OkStatus();
+}
+
+std::string ShowName(std::string_view name) {
+  constexpr size_t kShownBytes = 200;
+  std::string shown = "'";
+  std::string_view rest = name.substr(0, kShownBytes);
+  while (!rest.empty()) {
+    const auto first = static_cast<unsigned char>(rest.front());
+    const size_t length = SequenceLength(rest);
+    if (length == 0 || first < 0x20 || first == 0x7f) {
+      AppendHex(first, &shown);
+      rest.remove_prefix(1);
+    } else {
+      shown += rest.substr(0, length);
+      rest.remove_prefix(length);
+    }
+  }
+  shown += "'";
+  if (name.size() > kShownBytes) {
+    shown += "... (" + std::to_string(name.size()) + " bytes)";
+  }
+  return shown;
+}
+
+}  // namespace strata

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// TreeSnapshotter: what all kinds that keep their layers in directories of their own share: the ten
+// operations over a MetaStore, with the directory work left to the kind. Directory work never
+// happens inside a transaction. Safe from any thread.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "snapshotters/base/clock.h"
+#include "snapshotters/core/meta_store.h"
+#include "snapshotters/core/snapshotter.h"
+
+namespace strata {
+
+class TreeSnapshotter : public Snapshotter {
+ public:
+  StatusOr<SnapshotInfo> Stat(CallContext& call, std::string_view name) final;
+  StatusOr<SnapshotInfo> Update(CallContext& call, const SnapshotInfo& info,
+                                const std::vector<std::string>& mask) final;
+  StatusOr<Usage> GetUsage(CallContext& call, std::string_view key) final;
+  StatusOr<std::vector<Mount>> Mounts(CallContext& call, std::string_view key) final;
+  StatusOr<std::vector<Mount>> Prepare(CallContext& call, std::string_view key,
+                                       std::string_view parent, const Labels& labels) final;
+  StatusOr<std::vector<Mount>> View(CallContext& call, std::string_view key,
+                                    std::string_view parent, const Labels& labels) final;
+  Status Commit(CallContext& call, std::string_view name, std::string_view key,
+                const CommitOptions& options) final;
+  Status Remove(CallContext& call, std::string_view key) final;
+  StatusOr<std::unique_ptr<SnapshotCursor>> List(CallContext& call,
+                                                 const std::vector<std::string>& filters) final;
+  Status Cleanup(CallContext& call) final;
+
+ protected:
+  // `store` and `clock` must outlive this.
+  TreeSnapshotter(MetaStore& store, Clock& clock) : store_(store), clock_(clock) {}
+
+  // A snapshot that is about to be recorded.
+  struct NewSnapshot {
+    Kind kind = Kind::kActive;
+    const Labels& labels;
+    const std::vector<SnapshotId>& chain;  // ids of the parents, the immediate one first
+  };
+
+  // Makes the directories of a new snapshot, durable in their parent directory, and returns the
+  // number they carry. On error nothing stays.
+  virtual StatusOr<SnapshotId> CreateDirectories(CallContext& call, const NewSnapshot& wanted) = 0;
+
+  // The record of `id` is gone, or never came to be: its directories may go, in the background.
+  virtual void DiscardDirectories(SnapshotId id) = 0;
+
+  // NotFound when the directory is not there.
+  virtual StatusOr<Usage> MeasureUsage(CallContext& call, SnapshotId id) = 0;
+
+  // From id, kind, chain and labels alone, and the same each time for the same record.
+  virtual StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) = 0;
+
+  // Starts to give back what DiscardDirectories left; returns at once.
+  virtual Status StartReclaim() = 0;
+
+ private:
+  StatusOr<std::vector<Mount>> Create(CallContext& call, Kind kind, std::string_view key,
+                                      std::string_view parent, const Labels& labels);
+  StatusOr<SnapshotRecord> Get(std::string_view name);
+  StatusOr<Usage> Measure(CallContext& call, const SnapshotRecord& record);
+  Status MissingDirectory(const Status& status, std::string_view name, SnapshotId id);
+
+  MetaStore& store_;
+  Clock& clock_;
+};
+
+}  // namespace strata
