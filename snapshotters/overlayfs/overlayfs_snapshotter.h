@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The overlayfs snapshotter: each snapshot is a folder with `fs` (its own files) and, when it is
+// writable, `work`; what it returns are bind and overlay mounts, options exactly as containerd's
+// own snapshotter gives them. Safe from any thread.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "snapshotters/base/clock.h"
+#include "snapshotters/core/meta_store.h"
+#include "snapshotters/core/tree_snapshotter.h"
+#include "snapshotters/os/snapshot_directories.h"
+#include "snapshotters/os/state_root.h"
+
+namespace strata {
+
+struct OverlayfsOptions {
+  std::string root;                        // absolute
+  bool allow_volatile = false;             // a root on tmpfs will do
+  std::string anchor_dir;                  // see StateRootOptions
+  std::vector<std::string> mount_options;  // appended to overlay mounts, never to binds
+  Clock* clock = &Clock::System();         // must outlive the snapshotter
+  Reaper::Options reaper;
+};
+
+class OverlayfsSnapshotter final : public TreeSnapshotter {
+ public:
+  // Opens the root (see StateRoot::Open and OpenLmdbMetaStore for the errors) and tries whether the
+  // kernel and the file system can do overlay there: FailedPrecondition with the reason if not.
+  static StatusOr<std::unique_ptr<OverlayfsSnapshotter>> Create(const OverlayfsOptions& options);
+
+  // What the sweep at the start found; waits for its end.
+  const SnapshotDirectories::Swept& WaitSwept() { return directories_.WaitSwept(); }
+
+ protected:
+  StatusOr<SnapshotId> CreateDirectories(CallContext& call, const NewSnapshot& wanted) override;
+  void DiscardDirectories(SnapshotId id) override;
+  StatusOr<Usage> MeasureUsage(CallContext& call, SnapshotId id) override;
+  StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) override;
+  Status StartReclaim() override;
+
+ private:
+  OverlayfsSnapshotter(std::unique_ptr<StateRoot> root, std::unique_ptr<MetaStore> store,
+                       const OverlayfsOptions& options, std::vector<std::string> mount_options);
+
+  // Gives `fs` of new snapshot `id` the owner that the labels or the parent ask for.
+  Status SetOwner(SnapshotId id, const NewSnapshot& wanted);
+
+  const std::unique_ptr<StateRoot> root_;
+  const std::unique_ptr<MetaStore> store_;
+  const std::vector<std::string> mount_options_;
+  SnapshotDirectories directories_;  // last: its threads use the store and the root
+};
+
+}  // namespace strata
