@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// strata-overlayfs: the overlayfs snapshotter as a process.
+#include "services/daemon.h"
+#include "snapshotters/overlayfs/overlayfs_snapshotter.h"
+
+int main(int argc, char** argv) {
+  const auto open = [](const strata::DaemonConfig& config) {
+    return strata::OverlayfsSnapshotter::Create({.root = config.root,
+                                                 .allow_volatile = config.allow_volatile_root,
+                                                 .anchor_dir = config.anchor_dir});
+  };
+  return strata::DaemonMain(
+      {.name = "overlayfs", .open = open, .check_root = strata::StateRoot::CheckPath}, argc, argv);
+}
