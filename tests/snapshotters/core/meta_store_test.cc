@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One suite for both forms of the store, then what only the one on disk has.
+#include "snapshotters/core/meta_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <set>
+#include <thread>
+
+#include "snapshotters/base/fault.h"
+#include "snapshotters/core/lmdb_meta_store.h"
+#include "snapshotters/core/memory_meta_store.h"
+#include "snapshotters/core/snapshot_tree.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace strata {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::IsOk;
+using testing::StatusIs;
+using testing::TempDir;
+
+StatusOr<std::unique_ptr<MetaStore>> OpenLmdb(const TempDir& dir, bool create,
+                                              std::string kind = "test", std::string uuid = "u") {
+  return OpenLmdbMetaStore({.directory = dir.path(),
+                            .kind = std::move(kind),
+                            .uuid = std::move(uuid),
+                            .create = create});
+}
+
+SnapshotRecord Record(SnapshotId id, std::string name, Kind kind = Kind::kActive) {
+  SnapshotRecord record;
+  record.id = id;
+  record.info.name = std::move(name);
+  record.info.kind = kind;
+  return record;
+}
+
+Status PutOne(MetaStore& store, const SnapshotRecord& record) {
+  return store.Mutate([&](MetaTransaction& txn) { return txn.Put(record); });
+}
+
+class MetaStoreTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    if (GetParam()) {
+      STRATA_ASSERT_OK_AND_ASSIGN(store_, OpenLmdb(dir_, /*create=*/true));
+    } else {
+      store_ = NewMemoryMetaStore();
+    }
+  }
+
+  TempDir dir_;
+  std::unique_ptr<MetaStore> store_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Stores, MetaStoreTest, ::testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "Lmdb" : "Memory"; });
+
+TEST_P(MetaStoreTest, FindsWhatWasPut) {
+  ASSERT_THAT(PutOne(*store_, Record(3, "a")), IsOk());
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto found, store_->Find("a"));
+  EXPECT_EQ(found, Record(3, "a"));
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto missing, store_->Find("b"));
+  EXPECT_FALSE(missing.has_value());
+}
+
+TEST_P(MetaStoreTest, FailedMutationLeavesNothing) {
+  const Status status = store_->Mutate([&](MetaTransaction& txn) -> Status {
+    STRATA_RETURN_IF_ERROR(txn.Put(Record(1, "a")));
+    return MakeStatus(StatusCode::kAborted, "on purpose");
+  });
+  EXPECT_THAT(status, StatusIs(StatusCode::kAborted));
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto found, store_->Find("a"));
+  EXPECT_FALSE(found.has_value());
+}
+
+TEST_P(MetaStoreTest, PutUnderAnotherNameFreesTheOldOne) {
+  ASSERT_THAT(PutOne(*store_, Record(1, "key")), IsOk());
+  ASSERT_THAT(PutOne(*store_, Record(1, "name", Kind::kCommitted)), IsOk());
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto old, store_->Find("key"));
+  EXPECT_FALSE(old.has_value());
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto ids, store_->Ids());
+  EXPECT_EQ(ids, std::vector<SnapshotId>{1});
+}
+
+TEST_P(MetaStoreTest, NamesOfAnyLengthAreApart) {
+  const std::string base(40'000, 'x');
+  ASSERT_THAT(PutOne(*store_, Record(1, base + "a")), IsOk());
+  ASSERT_THAT(PutOne(*store_, Record(2, base + "b")), IsOk());
+  for (size_t length = 495; length < 520; ++length) {
+    ASSERT_THAT(PutOne(*store_, Record(length, std::string(length, 'n'))), IsOk());
+  }
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto found, store_->Find(base + "b"));
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->id, 2U);
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto middle, store_->Find(std::string(501, 'n')));
+  ASSERT_TRUE(middle.has_value());
+  EXPECT_EQ(middle->id, 501U);
+}
+
+TEST_P(MetaStoreTest, PagesInTheOrderOfNumbers) {
+  for (const SnapshotId id : std::vector<SnapshotId>{5, 300, 1, 70'000, 2}) {
+    ASSERT_THAT(PutOne(*store_, Record(id, "n" + std::to_string(id))), IsOk());
+  }
+  std::vector<SnapshotId> seen;
+  for (SnapshotId after = 0;;) {
+    STRATA_ASSERT_OK_AND_ASSIGN(const auto page, store_->Page(after, 2));
+    if (page.empty()) {
+      break;
+    }
+    for (const SnapshotRecord& record : page) {
+      seen.push_back(record.id);
+    }
+    after = page.back().id;
+  }
+  EXPECT_EQ(seen, (std::vector<SnapshotId>{1, 2, 5, 300, 70'000}));
+}
+
+TEST_P(MetaStoreTest, KnowsChildrenOfOneParentFromThoseOfAnother) {
+  SnapshotRecord child = Record(12, "child");
+  child.info.parent = "p";
+  child.chain = {1};
+  ASSERT_THAT(PutOne(*store_, child), IsOk());
+  ASSERT_THAT(store_->Mutate([&](MetaTransaction& txn) -> Status {
+    STRATA_ASSIGN_OR_RETURN(const bool of_one, txn.HasChildren(1));
+    STRATA_ASSIGN_OR_RETURN(const bool of_eleven, txn.HasChildren(11));
+    EXPECT_TRUE(of_one);
+    EXPECT_FALSE(of_eleven);
+    STRATA_RETURN_IF_ERROR(txn.Erase(child));
+    STRATA_ASSIGN_OR_RETURN(const bool after, txn.HasChildren(1));
+    EXPECT_FALSE(after);
+    return OkStatus();
+  }),
+              IsOk());
+}
+
+TEST_P(MetaStoreTest, NeverHandsOutANumberTwice) {
+  std::vector<std::vector<SnapshotId>> taken(4);
+  std::vector<std::thread> threads;
+  for (auto& mine : taken) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 300; ++i) {
+        const auto id = store_->NextId();
+        ASSERT_THAT(id, IsOk());
+        mine.push_back(*id);
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  std::set<SnapshotId> all;
+  for (const auto& mine : taken) {
+    all.insert(mine.begin(), mine.end());
+  }
+  EXPECT_EQ(all.size(), 1200U);
+  EXPECT_GE(*all.begin(), store_->FirstNewId());
+}
+
+TEST_P(MetaStoreTest, FailuresLeaveTheirNeighboursAlone) {
+  constexpr int kThreads = 16;
+  constexpr int kEach = 50;
+  std::atomic<int> refused{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kEach; ++i) {
+        const auto id = static_cast<SnapshotId>(t * kEach + i + 1);
+        const bool fails = i % 3 == 0;
+        const Status status = store_->Mutate([&](MetaTransaction& txn) -> Status {
+          STRATA_RETURN_IF_ERROR(txn.Put(Record(id, "n" + std::to_string(id))));
+          return fails ? MakeStatus(StatusCode::kAborted, "on purpose") : OkStatus();
+        });
+        EXPECT_EQ(status.ok(), !fails);
+        refused += fails ? 1 : 0;
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto ids, store_->Ids());
+  EXPECT_EQ(ids.size(), static_cast<size_t>(kThreads * kEach - refused));
+}
+
+TEST(LmdbMetaStoreTest, KeepsEverythingOverARestart) {
+  TempDir dir;
+  {
+    STRATA_ASSERT_OK_AND_ASSIGN(const auto store, OpenLmdb(dir, /*create=*/true));
+    ASSERT_THAT(PutOne(*store, Record(1, "a")), IsOk());
+    ASSERT_THAT(store->NextId(), IsOk());
+  }
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto store, OpenLmdb(dir, /*create=*/false));
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto found, store->Find("a"));
+  EXPECT_TRUE(found.has_value());
+  STRATA_ASSERT_OK_AND_ASSIGN(const SnapshotId next, store->NextId());
+  EXPECT_EQ(next, 2U) << "a clean end gives back the numbers that were set aside";
+}
+
+TEST(LmdbMetaStoreTest, RefusesAnotherKindAndAnotherRoot) {
+  TempDir dir;
+  ASSERT_THAT(OpenLmdb(dir, /*create=*/true), IsOk());
+  EXPECT_THAT(OpenLmdb(dir, false, "native"),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("kind 'test'")));
+  EXPECT_THAT(OpenLmdb(dir, false, "test", "other"),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("root 'u'")));
+}
+
+TEST(LmdbMetaStoreTest, DoesNotBeginAfreshWhereAStoreHasBeen) {
+  TempDir dir;
+  EXPECT_THAT(OpenLmdb(dir, /*create=*/false),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("data.mdb': it is missing")));
+}
+
+TEST(LmdbMetaStoreTest, FailedCommitFailsAllThatSharedItAndLeavesNothing) {
+  TempDir dir;
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto store, OpenLmdb(dir, /*create=*/true));
+  FaultPoints::Arm([](std::string_view point) {
+    return point == "store.commit" ? ErrnoStatus(ENOSPC, "injected") : OkStatus();
+  });
+  const Status status = PutOne(*store, Record(1, "a"));
+  FaultPoints::Arm({});
+  EXPECT_THAT(status, StatusIs(StatusCode::kResourceExhausted));
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto found, store->Find("a"));
+  EXPECT_FALSE(found.has_value());
+  EXPECT_THAT(PutOne(*store, Record(1, "a")), IsOk());
+}
+
+// Whatever is written over a database: it opens with all that was in it, or is refused by name.
+TEST(LmdbMetaStoreTest, DamageIsAnErrorAndNotASignal) {
+  TempDir good;
+  {
+    STRATA_ASSERT_OK_AND_ASSIGN(const auto store, OpenLmdb(good, /*create=*/true));
+    for (SnapshotId id = 1; id <= 200; ++id) {
+      ASSERT_THAT(PutOne(*store, Record(id, std::string(100, 'n') + std::to_string(id))), IsOk());
+    }
+  }
+  std::ifstream file(good.Join("data.mdb"), std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  constexpr size_t kPage = 4096;
+  size_t refused = 0;
+  for (size_t page = 0; page < bytes.size() / kPage; ++page) {
+    TempDir dir;
+    std::string damaged = bytes;
+    damaged.replace(page * kPage, kPage, kPage, page % 2 == 0 ? '\xff' : '\x5a');
+    std::ofstream(dir.Join("data.mdb"), std::ios::binary) << damaged;
+    const auto store = OpenLmdb(dir, /*create=*/false);
+    if (!store.ok()) {
+      EXPECT_THAT(store, StatusIs(StatusCode::kDataLoss, HasSubstr("data.mdb"))) << page;
+      ++refused;
+      continue;
+    }
+    STRATA_ASSERT_OK_AND_ASSIGN(const auto ids, (*store)->Ids());
+    EXPECT_GE(ids.size(), 199U) << "page " << page << " was in use, and its loss was not seen";
+  }
+  EXPECT_GT(refused, 3U);
+}
+
+}  // namespace
+}  // namespace strata
