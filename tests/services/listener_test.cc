@@ -108,7 +108,7 @@ TEST_F(ListenerTest, ListensOnThePath) {
 }
 
 TEST_F(ListenerTest, SocketIsForItsOwnerOnlyWhateverTheUmask) {
-  for (const mode_t mask : {0000, 0077, 0777}) {
+  for (const mode_t mask : {mode_t{0000}, mode_t{0077}, mode_t{0777}}) {
     const mode_t before = ::umask(mask);
     const auto listener = Listener::Bind(path_);
     (void)::umask(before);  // cannot fail
