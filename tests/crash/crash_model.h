@@ -54,8 +54,8 @@ class CrashCaller {
   bool Update(Snapshotter& snapshotter, const std::string& name);
   bool Finish(const Status& status, ModelState after);
   std::string PickOne(const std::vector<std::string>& names);
-  std::vector<std::string> NamesOf(Kind kind) const;
-  std::vector<std::string> Leaves() const;
+  [[nodiscard]] std::vector<std::string> NamesOf(Kind kind) const;
+  [[nodiscard]] std::vector<std::string> Leaves() const;
 
   std::string prefix_;
   std::mt19937_64 random_;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // strata-power-cut: cuts the power of the disk under a real daemon again and again and checks what
-// its root holds afterwards: every answered mutation is there, every record has its directory, no
-// directory is without a record once the sweep has ended, no number is handed out twice.
+// its root holds afterwards (CrashRoot).
 //   --server PROGRAM  the daemon
 //   --fs TYPE         file system of the disk: ext4 or xfs
 //   --rounds N        cuts; at random moments under load, or while the daemon starts
@@ -16,33 +15,27 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
-#include <set>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "client/dial.h"
-#include "client/proxy_snapshotter.h"
 #include "snapshotters/core/lmdb_meta_store.h"
-#include "tests/crash/crash_model.h"
+#include "tests/crash/crash_root.h"
 #include "tests/power_cut/disk_mount.h"
 #include "tests/power_cut/forgetful_disk.h"
 #include "tests/support/loop_mount.h"
-#include "tests/support/server_process.h"
 #include "tests/support/temp_dir.h"
 
 namespace strata::testing {
 namespace {
 
-constexpr std::chrono::milliseconds kCallLimit{20'000};
-constexpr std::chrono::seconds kSweepLimit{30};
 constexpr int64_t kDiskBytes = int64_t{512} * 1024 * 1024;  // mkfs.xfs wants more than 300 MiB
 constexpr int kCallers = 6;
 constexpr int kRoundsPerDisk = 10;
@@ -109,221 +102,76 @@ class UntilCut final : public Snapshotter {
   const ForgetfulDisk& disk_;
 };
 
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-std::set<std::string> NamesIn(const std::string& folder) {
-  std::set<std::string> names;
-  std::error_code error;
-  for (std::filesystem::directory_iterator it(folder, error), end; it != end; it.increment(error)) {
-    names.insert(it->path().filename().string());
-  }
-  return names;
-}
-
-// One root on the disk, its daemon, and the callers that know what must be in it.
+// One root on the disk.
 class CutRoot {
  public:
   // `folder` is on another disk, whose power stays on; the root is `root`.
-  CutRoot(const Arguments& arguments, const ForgetfulDisk& disk, std::string folder,
-          std::string root, uint64_t seed)
-      : arguments_(arguments),
-        disk_(disk),
-        folder_(std::move(folder)),
-        root_(std::move(root)),
-        overlay_(arguments.server.ends_with("overlayfs")) {
-    std::mt19937_64 random(seed);
-    for (int i = 0; i < kCallers; ++i) {
-      callers_.emplace_back("c" + std::to_string(i) + "/", random());
-    }
-  }
+  CutRoot(const Arguments& arguments, const ForgetfulDisk& disk, const std::string& folder,
+          const std::string& root, uint64_t seed)
+      : disk_(disk),
+        path_(root),
+        root_({.test = "power-cut",
+               .server = arguments.server,
+               .root = root,
+               .folder = folder,
+               .extra_arguments = {"--anchor-dir", folder + "/anchors"},
+               .callers = kCallers,
+               .seed = seed}) {}
 
   // Without a daemon, as the cut left it: the store is whole and every record has its directory. A
   // root whose making was cut has nothing yet.
   bool CheckRecords() {
-    const std::string marker = ReadText(root_ + "/strata-root");
+    const std::string marker = ReadText(path_ + "/strata-root");
     if (marker.empty()) {
-      return marked_ ? Fail("the root has lost its marker") : true;
+      return marked_ ? root_.Fail("the root has lost its marker") : true;
     }
     marked_ = true;
     const nlohmann::json fields =
         nlohmann::json::parse(marker, nullptr, /*allow_exceptions=*/false);
     if (!fields.is_object()) {
-      return Fail("the marker is damaged: " + marker);
+      return root_.Fail("the marker is damaged: " + marker);
     }
-    const auto store = OpenLmdbMetaStore({.directory = root_ + "/metadata",
+    const auto store = OpenLmdbMetaStore({.directory = path_ + "/metadata",
                                           .kind = fields.value("kind", ""),
                                           .uuid = fields.value("uuid", "")});
     const auto ids =
         store.ok() ? (*store)->Ids() : StatusOr<std::vector<SnapshotId>>(store.status());
     if (!ids.ok()) {
-      return Fail(ids.status().ToString());
+      return root_.Fail(ids.status().ToString());
     }
     for (const SnapshotId id : *ids) {
-      if (const std::string path = PathOf(id);
-          !std::filesystem::is_directory(overlay_ ? path + "/fs" : path)) {
-        return Fail("a record has lost " + path);
+      if (const std::string path = root_.PathOf(id, "fs"); !std::filesystem::is_directory(path)) {
+        return root_.Fail("a record has lost " + path);
       }
     }
     return true;
   }
 
-  bool Launch() {
-    auto server = ServerProcess::Start(
-        {.program = arguments_.server,
-         .root = root_,
-         .socket = folder_ + "/s",
-         .log = folder_ + "/log",
-         .extra_arguments = {"--log-level", "warn", "--anchor-dir", folder_ + "/anchors"},
-         .environment = {}});
-    if (!server.ok()) {
-      return Fail(server.status().ToString());
-    }
-    server_ = std::make_unique<ServerProcess>(*std::move(server));
-    return true;
-  }
+  bool Launch() { return root_.Launch({}); }
 
   bool Start() {
-    if (!Launch()) {
-      return false;
-    }
-    if (const Status status = server_->WaitServing(); !status.ok()) {
-      return Fail(status.ToString());
+    if (!root_.Start({})) {
+      return root_.Ended() ? root_.Fail("the daemon does not start") : false;
     }
     marked_ = true;
-    auto channel = Dial(folder_ + "/s", {});
-    if (!channel.ok()) {
-      return Fail(channel.status().ToString());
-    }
-    proxy_ = NewProxySnapshotter(*channel, {.call_timeout = kCallLimit});
     return true;
   }
 
   // All callers mutate until the disk is off. `cut` turns it off.
   void Run(const std::function<void()>& cut) {
-    UntilCut snapshotter(*proxy_, disk_);
-    std::vector<std::thread> threads;
-    for (CrashCaller& caller : callers_) {
-      threads.emplace_back([&snapshotter, &caller] {
-        while (caller.Step(snapshotter)) {
-        }
-      });
-    }
-    cut();
-    Kill();
-    for (std::thread& thread : threads) {
-      thread.join();
-    }
-    proxy_.reset();
+    UntilCut snapshotter(root_.snapshotter(), disk_);
+    root_.RunCallers(snapshotter, cut);
   }
 
-  void Kill() {
-    if (server_ != nullptr) {
-      server_->Kill();
-    }
-  }
-
-  // With a fresh daemon running: everything the callers know, and nothing else.
-  bool Check() {
-    for (CrashCaller& caller : callers_) {
-      std::vector<SnapshotInfo> rows;
-      if (!ListAll(caller.prefix(), &rows)) {
-        return false;
-      }
-      if (const std::string problem = caller.Settle(*proxy_, rows); !problem.empty()) {
-        return Fail(problem);
-      }
-      if (!caller.errors().empty()) {
-        return Fail("a call failed while the power was on: " + caller.errors().front());
-      }
-      for (const uint64_t id : caller.TakeNewIds()) {
-        if (!ids_.insert(id).second) {
-          return Fail("number " + std::to_string(id) + " was handed out twice");
-        }
-      }
-    }
-    return CheckDirectories();
-  }
-
-  [[nodiscard]] uint64_t answered() const {
-    uint64_t sum = 0;
-    for (const CrashCaller& caller : callers_) {
-      sum += caller.answered();
-    }
-    return sum;
-  }
+  void Kill() { root_.Kill(); }
+  bool Check() { return root_.Check(); }
+  [[nodiscard]] uint64_t answered() const { return root_.answered(); }
 
  private:
-  bool Fail(const std::string& problem) {
-    (void)std::fprintf(stderr, "power-cut: %s\nlog of the server:\n%s", problem.c_str(),
-                       ReadText(folder_ + "/log").c_str());
-    return false;
-  }
-
-  [[nodiscard]] std::string PathOf(uint64_t id) const {
-    return root_ + "/snapshots/" + std::to_string(id);
-  }
-
-  bool ListAll(const std::string& prefix, std::vector<SnapshotInfo>* rows) {
-    CallContext call;
-    auto cursor = proxy_->List(call, {"name~=\"^" + prefix + "\""});
-    if (!cursor.ok()) {
-      return Fail("list: " + cursor.status().ToString());
-    }
-    while (true) {
-      auto page = (*cursor)->Next();
-      if (!page.ok()) {
-        return Fail("list: " + page.status().ToString());
-      }
-      if (page->empty()) {
-        return true;
-      }
-      rows->insert(rows->end(), page->begin(), page->end());
-    }
-  }
-
-  // Once the sweep has ended snapshots/ holds one whole directory a record, and trash/ nothing.
-  bool CheckDirectories() {
-    size_t expected = 0;
-    for (const CrashCaller& caller : callers_) {
-      expected += caller.state().size();
-      for (const auto& [name, snapshot] : caller.state()) {
-        const std::string path = PathOf(snapshot.id);
-        if (snapshot.id != 0 && !std::filesystem::is_directory(overlay_ ? path + "/work" : path)) {
-          return Fail("snapshot " + name + " has lost " + path);
-        }
-      }
-    }
-    const auto deadline = std::chrono::steady_clock::now() + kSweepLimit;
-    while (true) {
-      const std::set<std::string> found = NamesIn(root_ + "/snapshots");
-      const size_t trash = NamesIn(root_ + "/trash").size();
-      if (found.size() == expected && trash == 0) {
-        return std::all_of(found.begin(), found.end(), [this](const std::string& name) {
-          const std::string path = root_ + "/snapshots/" + name + (overlay_ ? "/fs" : "");
-          return std::filesystem::is_directory(path) || Fail("no directory " + path);
-        });
-      }
-      if (std::chrono::steady_clock::now() > deadline) {
-        return Fail(std::to_string(found.size()) + " directories and " + std::to_string(trash) +
-                    " in trash, expected " + std::to_string(expected) + " and 0");
-      }
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
-  }
-
-  const Arguments& arguments_;
   const ForgetfulDisk& disk_;
-  const std::string folder_;
-  const std::string root_;
-  const bool overlay_;
+  const std::string path_;
+  CrashRoot root_;
   bool marked_ = false;  // the root has been seen whole
-  std::vector<CrashCaller> callers_;
-  std::set<uint64_t> ids_;
-  std::unique_ptr<ServerProcess> server_;
-  std::unique_ptr<Snapshotter> proxy_;
 };
 
 struct Totals {
@@ -498,7 +346,7 @@ int Run(const Arguments& arguments) {
 }  // namespace
 }  // namespace strata::testing
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   strata::testing::Arguments arguments;
   CLI::App app("cuts the power of the disk under a daemon and checks its root");
   app.add_option("--server", arguments.server)->required();
@@ -512,4 +360,7 @@ int main(int argc, char** argv) {
     arguments.rounds = std::atoi(kills);
   }
   return strata::testing::Run(arguments);
+} catch (const std::exception& error) {  // of CLI11
+  (void)std::fprintf(stderr, "power-cut: %s\n", error.what());
+  return 1;
 }
