@@ -63,21 +63,6 @@ Status CheckFree(const std::string& path) {
   return ErrnoStatus(errno, "try socket '" + path + "'");
 }
 
-Status MakeFolders(const std::string& path) {
-  for (size_t slash = path.find('/', 1); slash != std::string::npos;
-       slash = path.find('/', slash + 1)) {
-    const std::string prefix = path.substr(0, slash);
-    if (::mkdir(prefix.c_str(), 0700) != 0 && errno != EEXIST) {
-      const int error = errno;
-      struct stat found {};
-      if (::stat(prefix.c_str(), &found) != 0) {
-        return ErrnoStatus(error, "make folder '" + prefix + "' of the socket");
-      }
-    }
-  }
-  return OkStatus();
-}
-
 }  // namespace
 
 Status Listener::CheckPath(const std::string& path) {
@@ -95,10 +80,10 @@ Status Listener::CheckPath(const std::string& path) {
 
 StatusOr<Listener> Listener::Bind(const std::string& path) {
   STRATA_RETURN_IF_ERROR(CheckPath(path));
-  STRATA_RETURN_IF_ERROR(MakeFolders(path));
-  STRATA_RETURN_IF_ERROR(CheckFree(path));
   const size_t slash = path.rfind('/');
   const std::string folder = slash == 0 ? "/" : path.substr(0, slash);
+  STRATA_RETURN_IF_ERROR(Annotate(MakePath(folder, 0700), "folder of socket '" + path + "'"));
+  STRATA_RETURN_IF_ERROR(CheckFree(path));
   STRATA_ASSIGN_OR_RETURN(const UniqueFd folder_fd, OpenFile(folder, O_PATH | O_DIRECTORY));
   // Made under another name and renamed when it is ready, so that nobody finds it half made. By the
   // folder's descriptor, because the longer name might not fit an address.

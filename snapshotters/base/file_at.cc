@@ -201,4 +201,21 @@ Status MakeDirAt(int dirfd, const std::string& name, mode_t mode) {
   return OkStatus();
 }
 
+Status MakePath(const std::string& path, mode_t mode) {
+  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const std::string prefix = path.substr(0, slash);
+    if (::mkdir(prefix.c_str(), mode) != 0 && errno != EEXIST) {
+      // A read-only or foreign parent answers EROFS or EACCES, not EEXIST, for what it has.
+      const int error = errno;
+      struct stat found {};
+      if (::stat(prefix.c_str(), &found) != 0) {
+        return ErrnoStatus(error, "mkdir '" + prefix + "'");
+      }
+    }
+    if (slash == std::string::npos) {
+      return OkStatus();
+    }
+  }
+}
+
 }  // namespace strata

@@ -41,6 +41,11 @@ Status WriteFileAtomicAt(int dirfd, const std::string& name, std::string_view co
 // mkdirat(2) with exactly `mode`, whatever the umask.
 Status MakeDirAt(int dirfd, const std::string& name, mode_t mode);
 
+// mkdir -p of our own path: makes what is missing of it with `mode`, less the umask, and leaves
+// what is there as it is; that the last component is a directory is for the caller to find out.
+// Symlinks are followed. On error what has been made stays.
+Status MakePath(const std::string& path, mode_t mode);
+
 // Writes all of `bytes`, over short writes and EINTR.
 Status WriteAll(int fd, std::string_view bytes, std::string_view what);
 

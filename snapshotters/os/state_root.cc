@@ -35,29 +35,12 @@ constexpr std::string_view kMarkerName = "strata-root";
 constexpr std::string_view kLockName = "lock";
 constexpr int kFormat = 1;
 constexpr size_t kMarkerLimit = 4096;
+constexpr mode_t kFolderMode = 0700;
 // Free space and inodes below which a fresh root is refused: the metadata store's first pages.
 constexpr uint64_t kLeastFreeBytes = 1 << 20;
 
 Status Refuse(const std::string& path, std::string_view why) {
   return MakeStatus(StatusCode::kFailedPrecondition, "root '" + path + "' " + std::string(why));
-}
-
-// mkdir -p, new folders 0700.
-Status MakePath(const std::string& path) {
-  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
-    const std::string prefix = path.substr(0, slash);
-    if (::mkdir(prefix.c_str(), 0700) != 0 && errno != EEXIST) {
-      // A read-only or foreign parent that already exists answers EROFS or EACCES, not EEXIST.
-      const int error = errno;
-      struct stat found {};
-      if (::stat(prefix.c_str(), &found) != 0) {
-        return ErrnoStatus(error, "make root '" + prefix + "'");
-      }
-    }
-    if (slash == std::string::npos) {
-      return OkStatus();
-    }
-  }
 }
 
 StatusOr<std::string> RealPath(const std::string& path) {
@@ -192,7 +175,8 @@ StatusOr<std::unique_ptr<StateRoot>> StateRoot::Open(const StateRootOptions& opt
   root->kind_ = options.kind;
   root->anchor_dir_ = options.anchor_dir;
   // The anchor is looked up by the path as it is given: a missing disk may hide a symlink's target.
-  STRATA_RETURN_IF_ERROR(MakePath(options.path));
+  STRATA_RETURN_IF_ERROR(
+      Annotate(MakePath(options.path, kFolderMode), "root '" + options.path + "'"));
   STRATA_ASSIGN_OR_RETURN(root->path_, RealPath(options.path));
   STRATA_RETURN_IF_ERROR(CheckPath(root->path_));
   STRATA_ASSIGN_OR_RETURN(root->fd_, OpenFile(root->path_, O_RDONLY | O_DIRECTORY));
@@ -328,7 +312,7 @@ Status StateRoot::Lock() {
 
 Status StateRoot::MakeFolders() {
   for (const std::string name : {"metadata", "snapshots", "trash"}) {
-    const Status made = MakeDirAt(fd_.get(), name, 0700);
+    const Status made = MakeDirAt(fd_.get(), name, kFolderMode);
     if (!made.ok() && StatusErrno(made) != EEXIST) {
       return Annotate(made, "root '" + path_ + "'");
     }
@@ -381,7 +365,8 @@ Status StateRoot::WriteAnchor() {
   if (DeviceOf(existing) == DeviceOf(path_)) {
     return OkStatus();
   }
-  STRATA_RETURN_IF_ERROR(MakePath(anchor_dir_));
+  STRATA_RETURN_IF_ERROR(
+      Annotate(MakePath(anchor_dir_, kFolderMode), "anchor of root '" + path_ + "'"));
   STRATA_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFile(anchor_dir_, O_RDONLY | O_DIRECTORY));
   const nlohmann::json anchor = {{"path", given_path_}, {"kind", kind_}, {"uuid", uuid_}};
   return WriteFileAtomicAt(folder.get(), AnchorName(given_path_), anchor.dump() + "\n", 0600);

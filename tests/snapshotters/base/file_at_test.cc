@@ -287,6 +287,31 @@ TEST_F(FileAtTest, MakeDirTakesNothingThatIsThere) {
   EXPECT_THAT(MakeDirAt(dir_.get(), "to_d", 0700), StatusIs(StatusCode::kAlreadyExists));
 }
 
+TEST_F(FileAtTest, MakePathMakesWhatIsMissing) {
+  ASSERT_EQ(::fchmod(dir_.get(), 0751), 0);
+  ASSERT_THAT(MakePath(temp_.Join("in/a/b//c/"), 0700), IsOk());
+  EXPECT_EQ(ModeOf("."), 0751U);
+  EXPECT_EQ(ModeOf("a"), 0700U);
+  EXPECT_EQ(ModeOf("a/b/c"), 0700U);
+}
+
+TEST_F(FileAtTest, MakePathTakesWhatIsThere) {
+  EXPECT_THAT(MakePath("/", 0700), IsOk());
+  EXPECT_THAT(MakePath(temp_.Join("in/to_d/e"), 0700), IsOk());
+  EXPECT_EQ(ModeOf("d/e"), 0755U);
+}
+
+TEST_F(FileAtTest, MakePathNamesWhatItCannotMake) {
+  EXPECT_THAT(MakePath(temp_.Join("in/file/x/y"), 0700),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("in/file/x'")));
+}
+
+// What is on a read-only file system is there all the same: mkdir(2) may answer EROFS for it.
+TEST_F(FileAtTest, MakePathPassesParentsThatCannotBeWritten) {
+  EXPECT_THAT(MakePath("/proc/self/fd", 0700), IsOk());
+  EXPECT_THAT(StatusErrno(MakePath("/proc/self/none", 0700)), Optional(ENOENT));
+}
+
 TEST_F(FileAtTest, WriteAllGoesOnAfterShortWrites) {
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
