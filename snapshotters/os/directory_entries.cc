@@ -1,37 +1,56 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/os/directory_entries.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include <cerrno>
+#include <string_view>
 
 #include "snapshotters/base/unique_fd.h"
 
 namespace strata {
+namespace {
+
+constexpr size_t kReadBytes = size_t{32} * 1024;
+
+}  // namespace
+
+// What operator new gives is aligned for any dirent64.
+EntryReader::EntryReader(int dirfd)
+    : dirfd_(dirfd), buffer_(std::make_unique_for_overwrite<char[]>(kReadBytes)) {}
+
+const dirent64* EntryReader::Next() {
+  while (true) {
+    if (offset_ == size_) {
+      offset_ = 0;
+      size_ = ::getdents64(dirfd_, buffer_.get(), kReadBytes);
+      if (size_ <= 0) {
+        error_ = size_ < 0 ? errno : 0;
+        size_ = 0;
+        return nullptr;
+      }
+    }
+    const auto* entry = reinterpret_cast<const dirent64*>(buffer_.get() + offset_);
+    offset_ += entry->d_reclen;
+    const std::string_view name(entry->d_name);
+    if (name != "." && name != "..") {
+      return entry;
+    }
+  }
+}
 
 StatusOr<std::vector<std::string>> DirectoryEntries(int dirfd) {
-  UniqueFd copy(::openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd copy(::openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!copy.valid()) {
     return ErrnoStatus(errno, "open a directory");
   }
-  DIR* stream = ::fdopendir(copy.get());
-  if (stream == nullptr) {
-    return ErrnoStatus(errno, "read a directory");
-  }
-  (void)copy.Release();  // closedir closes it
   std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* entry = ::readdir(stream)) {
-    const std::string name = entry->d_name;
-    if (name != "." && name != "..") {
-      names.push_back(name);
-    }
+  EntryReader entries(copy.get());
+  while (const dirent64* entry = entries.Next()) {
+    names.emplace_back(entry->d_name);
   }
-  const int error = errno;
-  (void)::closedir(stream);  // nothing was written through it
-  if (error != 0) {
-    return ErrnoStatus(error, "read a directory");
+  if (entries.error() != 0) {
+    return ErrnoStatus(entries.error(), "read a directory");
   }
   return names;
 }

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/os/disk_usage.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -13,18 +11,15 @@
 #include <string_view>
 #include <unordered_set>
 #include <utility>
-#include <vector>
 
 #include "snapshotters/base/unique_fd.h"
+#include "snapshotters/os/directory_entries.h"
+#include "snapshotters/os/directory_walk.h"
 
 namespace strata {
 namespace {
 
-constexpr size_t kReadBytes = size_t{32} * 1024;
 constexpr int64_t kBlockBytes = 512;  // the unit of st_blocks, whatever the file system's is
-// Levels whose descriptors stay open while deeper ones are read. Below them only the deepest is
-// open, and the way up is "..", checked against the inode that we came from.
-constexpr size_t kHeldLevels = 32;
 constexpr unsigned kStatMask = STATX_TYPE | STATX_NLINK | STATX_INO | STATX_BLOCKS;
 
 bool Vanished(int error) {
@@ -48,53 +43,29 @@ struct LinkedInodeHash {
   }
 };
 
-// O_NOATIME: looking at a layer does not change it. Only the owner and CAP_FOWNER may.
-int OpenDirectory(int dirfd, const char* name) {
-  constexpr int kFlags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-  const int fd = ::openat(dirfd, name, kFlags | O_NOATIME);
-  return fd < 0 && errno == EPERM ? ::openat(dirfd, name, kFlags) : fd;
-}
-
 class UsageWalk {
  public:
-  UsageWalk(const CallContext& call, int root) : call_(call), root_(root) {}
+  explicit UsageWalk(const CallContext& call) : call_(call) {}
 
-  StatusOr<Usage> Run();
+  StatusOr<Usage> Run(int root);
 
  private:
-  struct Level {
-    std::string name;
-    UniqueFd fd;         // of the top level: only where `root_` could not be read itself
-    uint64_t inode = 0;  // known below kHeldLevels
-    std::vector<std::string> pending;  // directories to enter yet
-  };
-
-  Status ReadTop();
-  Status ReadEntries(int fd);
-  Status CountEntry(int fd, const char* name);
-  Status Enter();
-  void Leave();
+  Status EnterTop(int root);
+  Status Enter(const std::string& name);
+  Status CountEntries();
+  Status CountEntry(const char* name);
   // Adds it; false for what is on another mount.
   bool Count(const struct statx& stat);
-  Status Failed(int error, std::string_view verb, std::string_view name) const;
+  Status Failed(int error, std::string_view verb, std::string_view name) const {
+    return ErrnoStatus(error, std::string(verb) + " " + ShowName(walk_.PathOf(name)));
+  }
 
   const CallContext& call_;
-  const int root_;
   uint64_t device_ = 0;
   Usage usage_;
-  std::vector<Level> levels_;
+  DirectoryWalk walk_{OpenDirectoryQuietly};
   std::unordered_set<LinkedInode, LinkedInodeHash> linked_;  // seen ones with several links
 };
-
-Status UsageWalk::Failed(int error, std::string_view verb, std::string_view name) const {
-  std::string path;
-  for (const Level& level : levels_) {
-    path += level.name;
-    path += level.name.empty() ? "" : "/";
-  }
-  path += name;
-  return ErrnoStatus(error, std::string(verb) + " " + ShowName(path));
-}
 
 bool UsageWalk::Count(const struct statx& stat) {
   const bool is_directory = S_ISDIR(stat.stx_mode);
@@ -113,109 +84,67 @@ bool UsageWalk::Count(const struct statx& stat) {
   return true;
 }
 
-Status UsageWalk::CountEntry(int fd, const char* name) {
+Status UsageWalk::CountEntry(const char* name) {
   struct statx stat {};
-  if (::statx(fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kStatMask, &stat) != 0) {
+  if (::statx(walk_.fd(), name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, kStatMask, &stat) != 0) {
     return Vanished(errno) ? OkStatus() : Failed(errno, "stat", name);
   }
   if (Count(stat) && S_ISDIR(stat.stx_mode)) {
-    levels_.back().pending.emplace_back(name);
+    walk_.Postpone(name);
   }
   return OkStatus();
 }
 
-Status UsageWalk::ReadEntries(int fd) {
-  alignas(dirent64) char buffer[kReadBytes];
-  while (true) {
-    const ssize_t count = ::getdents64(fd, buffer, sizeof(buffer));
-    if (count < 0) {
-      return Vanished(errno) ? OkStatus() : Failed(errno, "read directory", ".");
-    }
-    if (count == 0) {
-      return OkStatus();
-    }
-    for (ssize_t offset = 0; offset < count;) {
-      const auto* entry = reinterpret_cast<const dirent64*>(buffer + offset);
-      offset += entry->d_reclen;
-      const std::string_view name(entry->d_name);
-      if (name == "." || name == "..") {
-        continue;
-      }
-      STRATA_RETURN_IF_ERROR(call_.Check());
-      STRATA_RETURN_IF_ERROR(CountEntry(fd, entry->d_name));
-    }
+Status UsageWalk::CountEntries() {
+  EntryReader entries(walk_.fd());
+  while (const dirent64* entry = entries.Next()) {
+    STRATA_RETURN_IF_ERROR(call_.Check());
+    STRATA_RETURN_IF_ERROR(CountEntry(entry->d_name));
   }
+  const bool ended = entries.error() == 0 || Vanished(entries.error());
+  return ended ? OkStatus() : Failed(entries.error(), "read directory", "");
 }
 
-Status UsageWalk::ReadTop() {
+Status UsageWalk::EnterTop(int root) {
   struct statx stat {};
-  if (::statx(root_, "", AT_EMPTY_PATH, kStatMask, &stat) != 0) {
-    return Failed(errno, "stat", ".");
+  if (::statx(root, "", AT_EMPTY_PATH, kStatMask, &stat) != 0) {
+    return Failed(errno, "stat", "");
   }
   device_ = DeviceOf(stat);
   stat.stx_attributes = 0;  // the top may well be the root of a mount
   (void)Count(stat);        // it is on its own device
-  levels_.emplace_back();
-  // EBADF: O_PATH descriptors can neither seek nor read.
-  if (::lseek(root_, 0, SEEK_SET) == 0) {
-    return ReadEntries(root_);
+  UniqueFd top(OpenDirectoryQuietly(root, "."));
+  if (!top.valid()) {
+    return Failed(errno, "open directory", "");
   }
-  Level& top = levels_.back();
-  top.fd = UniqueFd(OpenDirectory(root_, "."));
-  return top.fd.valid() ? ReadEntries(top.fd.get()) : Failed(errno, "open directory", ".");
+  if (const int error = walk_.Enter("", std::move(top)); error != 0) {
+    return Failed(error, "stat", "");
+  }
+  return CountEntries();
 }
 
-Status UsageWalk::Enter() {
-  Level& parent = levels_.back();
-  Level child;
-  child.name = std::move(parent.pending.back());
-  parent.pending.pop_back();
-  const int at = levels_.size() == 1 ? root_ : parent.fd.get();
-  child.fd = UniqueFd(OpenDirectory(at, child.name.c_str()));
-  if (!child.fd.valid()) {
+Status UsageWalk::Enter(const std::string& name) {
+  UniqueFd child(OpenDirectoryQuietly(walk_.fd(), name.c_str()));
+  if (!child.valid()) {
     const bool replaced = errno == ENOTDIR || errno == ELOOP;
-    return replaced || Vanished(errno) ? OkStatus() : Failed(errno, "open directory", child.name);
+    return replaced || Vanished(errno) ? OkStatus() : Failed(errno, "open directory", name);
   }
-  if (levels_.size() >= kHeldLevels) {
-    struct stat stat {};
-    if (::fstat(child.fd.get(), &stat) != 0) {
-      return Failed(errno, "stat", child.name);
-    }
-    child.inode = stat.st_ino;
+  if (const int error = walk_.Enter(name, std::move(child)); error != 0) {
+    return Failed(error, "stat", name);
   }
-  if (levels_.size() > kHeldLevels) {
-    parent.fd.Reset();
-  }
-  const int fd = child.fd.get();
-  levels_.push_back(std::move(child));
-  return ReadEntries(fd);
+  return CountEntries();
 }
 
-void UsageWalk::Leave() {
-  const UniqueFd left = std::move(levels_.back().fd);
-  levels_.pop_back();
-  if (levels_.size() <= kHeldLevels) {
-    return;
-  }
-  Level& parent = levels_.back();
-  parent.fd = UniqueFd(OpenDirectory(left.get(), ".."));
-  struct stat stat {};
-  if (parent.fd.valid() && ::fstat(parent.fd.get(), &stat) == 0 && stat.st_ino == parent.inode) {
-    return;
-  }
-  // Somebody has moved or removed the directory that was read: what is left of the levels that are
-  // reached only through it counts as vanished.
-  levels_.resize(kHeldLevels);
-}
-
-StatusOr<Usage> UsageWalk::Run() {
+StatusOr<Usage> UsageWalk::Run(int root) {
   STRATA_RETURN_IF_ERROR(call_.Check());
-  STRATA_RETURN_IF_ERROR(ReadTop());
-  while (!levels_.empty()) {
-    if (levels_.back().pending.empty()) {
-      Leave();
+  STRATA_RETURN_IF_ERROR(EnterTop(root));
+  while (walk_.depth() > 0) {
+    if (const auto name = walk_.TakePostponed(); name.has_value()) {
+      STRATA_RETURN_IF_ERROR(Enter(*name));
     } else {
-      STRATA_RETURN_IF_ERROR(Enter());
+      // When somebody has moved or removed the directory that was read, what is left of the levels
+      // that are reached only through it counts as vanished.
+      (void)walk_.Leave();
     }
   }
   return usage_;
@@ -224,7 +153,7 @@ StatusOr<Usage> UsageWalk::Run() {
 }  // namespace
 
 StatusOr<Usage> DiskUsage(const CallContext& call, int dirfd) {
-  return UsageWalk(call, dirfd).Run();
+  return UsageWalk(call).Run(dirfd);
 }
 
 }  // namespace strata

@@ -10,11 +10,11 @@
 namespace strata {
 
 // Walks the directory `dirfd` (itself included): st_blocks * 512 of every distinct (device, inode).
-// Reading moves the position of `dirfd`, so two threads must not share one; O_PATH will do as well.
-// Entries that vanish during the walk are left out: the tree may be in use. Symlinks are counted,
-// never followed; what is mounted inside is not entered, and its mount point not counted. Memory:
-// one entry for each inode with several links, and the names of the directories still to enter; one
-// fd a level is NOT kept: depth is bounded only by the tree. Cancelled when `call` is.
+// O_PATH will do. Entries that vanish during the walk are left out: the tree may be in use.
+// Symlinks are counted, never followed; what is mounted inside is not entered, and its mount point
+// not counted. Memory: one entry for each inode with several links, and the names of the
+// directories still to enter; depth is bounded only by the tree (DirectoryWalk). Cancelled when
+// `call` is.
 StatusOr<Usage> DiskUsage(const CallContext& call, int dirfd);
 
 }  // namespace strata

@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/os/tree_remove.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "snapshotters/base/unique_fd.h"
 #include "snapshotters/core/snapshot.h"
+#include "snapshotters/os/directory_entries.h"
+#include "snapshotters/os/directory_walk.h"
 
 namespace strata {
 namespace {
 
-constexpr size_t kReadBytes = size_t{32} * 1024;
-// Levels whose descriptors stay open while deeper ones are emptied. Below them only the deepest is
-// open, and the way up is "..", checked against the inode that we came from.
-constexpr size_t kHeldLevels = 32;
 // How often a directory is read again because something was in it after all: others may add
 // entries, and a file system may skip some while its directory shrinks. Somebody who keeps adding
 // must not keep us for ever.
@@ -59,16 +57,8 @@ class Removal {
   Status Run();
 
  private:
-  struct Inode {
-    dev_t device = 0;
-    ino_t number = 0;
-  };
-
-  struct Level {
-    std::string name;
-    UniqueFd fd;
-    Inode inode;                       // known from kHeldLevels on
-    std::vector<std::string> pending;  // directories to empty yet
+  // Of a level of the walk.
+  struct Progress {
     int rescans = 0;
     bool unlocked = false;
     bool failed = false;  // something in it stays, and the reason is recorded
@@ -80,43 +70,39 @@ class Removal {
 
   // Removes what is in the deepest level, except for the directories that are not empty.
   void Scan();
-  void Enter(std::string name);
+  void Open(const std::string& name);
+  void Enter(const std::string& name, UniqueFd fd, const Progress& progress);
   void Leave();
-  // Opens the level above the deepest again; false when it is not there any more.
-  bool Reopen(Level& above, int below);
   void Fail(int error, std::string_view verb, std::string_view name);
+  // Where the deepest level is.
+  [[nodiscard]] int at() const { return walk_.depth() == 0 ? parent_ : walk_.fd(); }
 
   const int parent_;
   const std::string name_;
-  std::vector<Level> levels_;
+  DirectoryWalk walk_{OpenDirectory};
+  std::vector<Progress> levels_;  // as deep as the walk
   Status first_error_;
 };
 
 void Removal::Fail(int error, std::string_view verb, std::string_view name) {
-  std::string path;
-  for (Level& level : levels_) {
-    path += level.name + "/";
-  }
-  path += name;
   if (!levels_.empty()) {
     levels_.back().failed = true;
   }
   if (first_error_.ok()) {
-    first_error_ = ErrnoStatus(error, std::string(verb) + " " + ShowName(path));
+    first_error_ = ErrnoStatus(error, std::string(verb) + " " + ShowName(walk_.PathOf(name)));
   }
 }
 
 int Removal::Unlink(const char* name, int flags) {
-  const int at = levels_.empty() ? parent_ : levels_.back().fd.get();
-  if (::unlinkat(at, name, flags) == 0 || Gone(errno)) {
+  if (::unlinkat(at(), name, flags) == 0 || Gone(errno)) {
     return 0;
   }
   // The directory that holds the name may forbid it; one inside the tree is ours to change.
   if (errno != EACCES || levels_.empty() || std::exchange(levels_.back().unlocked, true) ||
-      !Unlock(at)) {
+      !Unlock(at())) {
     return errno;
   }
-  return ::unlinkat(at, name, flags) == 0 || Gone(errno) ? 0 : errno;
+  return ::unlinkat(at(), name, flags) == 0 || Gone(errno) ? 0 : errno;
 }
 
 // rmdir(2) before a look inside: an empty directory is gone with one call, and a mount point
@@ -134,76 +120,48 @@ int Removal::RemoveEntry(const char* name, unsigned char type) {
 }
 
 void Removal::Scan() {
-  const int fd = levels_.back().fd.get();
-  alignas(dirent64) char buffer[kReadBytes];
-  while (true) {
-    const ssize_t count = ::getdents64(fd, buffer, sizeof(buffer));
-    if (count <= 0) {
-      if (count < 0 && !Gone(errno)) {
-        Fail(errno, "read directory", ".");
-      }
-      return;
+  EntryReader entries(walk_.fd());
+  while (const dirent64* entry = entries.Next()) {
+    const int error = RemoveEntry(entry->d_name, entry->d_type);
+    if (error == ENOTEMPTY || error == EEXIST) {
+      walk_.Postpone(entry->d_name);
+    } else if (error != 0) {
+      Fail(error, "remove", entry->d_name);
     }
-    for (ssize_t offset = 0; offset < count;) {
-      const auto* entry = reinterpret_cast<const dirent64*>(buffer + offset);
-      offset += entry->d_reclen;
-      const std::string_view name(entry->d_name);
-      if (name == "." || name == "..") {
-        continue;
-      }
-      const int error = RemoveEntry(entry->d_name, entry->d_type);
-      if (error == ENOTEMPTY || error == EEXIST) {
-        levels_.back().pending.emplace_back(name);
-      } else if (error != 0) {
-        Fail(error, "remove", name);
-      }
-    }
+  }
+  if (entries.error() != 0 && !Gone(entries.error())) {
+    Fail(entries.error(), "read directory", "");
   }
 }
 
-void Removal::Enter(std::string name) {
-  const int at = levels_.empty() ? parent_ : levels_.back().fd.get();
-  Level child;
-  child.fd = UniqueFd(OpenDirectory(at, name.c_str()));
-  if (!child.fd.valid()) {
-    if (!Gone(errno)) {
-      Fail(errno, "open directory", name);
-    }
+void Removal::Open(const std::string& name) {
+  UniqueFd fd(OpenDirectory(at(), name.c_str()));
+  if (fd.valid()) {
+    Enter(name, std::move(fd), {});
+  } else if (!Gone(errno)) {
+    Fail(errno, "open directory", name);
+  }
+}
+
+void Removal::Enter(const std::string& name, UniqueFd fd, const Progress& progress) {
+  if (const int error = walk_.Enter(name, std::move(fd)); error != 0) {
+    Fail(error, "stat", name);
     return;
   }
-  if (levels_.size() >= kHeldLevels) {
-    struct stat stat {};
-    if (::fstat(child.fd.get(), &stat) != 0) {
-      Fail(errno, "stat", name);
-      return;
-    }
-    child.inode = {stat.st_dev, stat.st_ino};
-  }
-  if (levels_.size() > kHeldLevels) {
-    levels_.back().fd.Reset();
-  }
-  child.name = std::move(name);
-  levels_.push_back(std::move(child));
+  levels_.push_back(progress);
   Scan();
 }
 
-bool Removal::Reopen(Level& above, int below) {
-  above.fd = UniqueFd(OpenDirectory(below, ".."));
-  struct stat stat {};
-  return above.fd.valid() && ::fstat(above.fd.get(), &stat) == 0 &&
-         stat.st_dev == above.inode.device && stat.st_ino == above.inode.number;
-}
-
 void Removal::Leave() {
-  Level left = std::move(levels_.back());
-  levels_.pop_back();
-  if (levels_.size() > kHeldLevels && !Reopen(levels_.back(), left.fd.get())) {
+  const DirectoryWalk::Left left = walk_.Leave();
+  Progress progress = levels_.back();
+  levels_.resize(walk_.depth());
+  if (left.error != 0) {
     // Somebody has moved the directory that was emptied. Back to where the path is certain: what is
     // left below shows there as a directory that is not empty, and is scanned again.
-    levels_.resize(kHeldLevels);
     return;
   }
-  if (left.failed) {
+  if (progress.failed) {
     if (!levels_.empty()) {
       levels_.back().failed = true;
     }
@@ -213,39 +171,32 @@ void Removal::Leave() {
   if (error == 0) {
     return;
   }
-  if ((error != ENOTEMPTY && error != EEXIST) || ++left.rescans > kMaxRescans) {
+  if ((error != ENOTEMPTY && error != EEXIST) || ++progress.rescans > kMaxRescans) {
     Fail(error, "remove", left.name);
     return;
   }
   // Opened anew: btrfs shows a descriptor only what was there when it was opened.
-  left.fd = UniqueFd(OpenDirectory(left.fd.get(), "."));
-  if (!left.fd.valid()) {
+  UniqueFd again(OpenDirectory(left.fd.get(), "."));
+  if (!again.valid()) {
     Fail(errno, "open directory", left.name);
     return;
   }
-  if (levels_.size() > kHeldLevels) {
-    levels_.back().fd.Reset();
-  }
-  levels_.push_back(std::move(left));
-  Scan();
+  Enter(left.name, std::move(again), progress);
 }
 
 Status Removal::Run() {
   const int error = RemoveEntry(name_.c_str(), DT_DIR);
   if (error == ENOTEMPTY || error == EEXIST) {
-    Enter(name_);
+    Open(name_);
   } else if (error != 0) {
     Fail(error, "remove", name_);
   }
-  while (!levels_.empty()) {
-    std::vector<std::string>& pending = levels_.back().pending;
-    if (pending.empty()) {
+  while (walk_.depth() > 0) {
+    if (const auto name = walk_.TakePostponed(); name.has_value()) {
+      Open(*name);
+    } else {
       Leave();
-      continue;
     }
-    std::string name = std::move(pending.back());
-    pending.pop_back();
-    Enter(std::move(name));
   }
   return first_error_;
 }
