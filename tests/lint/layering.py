@@ -52,7 +52,7 @@ THIRD_PARTY = (
     ("absl/", EVERYWHERE),
     ("openssl/", (f"{BASE}/digest",)),
     ("spdlog/", (f"{BASE}/log",)),
-    ("nlohmann/", (f"{BASE}/log", f"{OS}/state_root", "services", "client")),
+    ("nlohmann/", (f"{BASE}/log", f"{OS}/state_root", REGISTRY, "services", "client")),
     ("lmdb.h", (CORE,)),
     ("re2/", (CORE,)),
     ("zlib.h", (CORE,)),
