@@ -138,4 +138,10 @@ constexpr uint64_t ErofsAlign(uint64_t value, uint64_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
+// The bytes of one of the above, as they lie on disk.
+template <typename T>
+std::string_view ErofsBytes(const T& value) {
+  return {reinterpret_cast<const char*>(&value), sizeof(value)};
+}
+
 }  // namespace strata
