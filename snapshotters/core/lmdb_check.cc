@@ -12,6 +12,7 @@
 
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/unique_fd.h"
+#include "snapshotters/core/lmdb_pages.h"
 #include "snapshotters/core/lmdb_txn.h"
 #include "snapshotters/core/record_codec.h"
 
@@ -33,65 +34,52 @@ struct Counts {
   size_t children = 0;
 };
 
-// The two ends of an index entry: the record must say the same.
-Status CheckIndexEntry(MDB_txn* txn, MDB_dbi dbi, std::string_view key, std::string_view value) {
-  const bool is_child = key.front() == kChildTable;
-  STRATA_ASSIGN_OR_RETURN(const SnapshotId id,
-                          DecodeId(is_child && key.size() > 9 ? key.substr(9) : value));
-  STRATA_ASSIGN_OR_RETURN(const auto bytes, Get(txn, dbi, RecordKey(id)));
-  if (!bytes.has_value()) {
-    return Damaged("an index names record " + std::to_string(id) + ", which is not there");
+// A record and its index entries. Every record has entries of its own, so equal counts at the end
+// mean that there are no others: none has to be looked up from its own side.
+Status CheckRecord(MDB_txn* txn, MDB_dbi dbi, SnapshotId id, std::string_view value,
+                   Counts* counts) {
+  STRATA_ASSIGN_OR_RETURN(const SnapshotRecord record, DecodeRecord(value));
+  const std::string number = std::to_string(id);
+  if (record.id != id) {
+    return Damaged("record " + number + " carries number " + std::to_string(record.id));
   }
-  STRATA_ASSIGN_OR_RETURN(const SnapshotRecord record, DecodeRecord(*bytes));
-  const std::string expected = !is_child              ? NameKey(record.info.name)
-                               : record.chain.empty() ? std::string()
-                                                      : ChildKey(record.chain.front(), id);
-  return key == expected ? OkStatus()
-                         : Damaged("an index entry of record " + std::to_string(id) +
-                                   " does not fit the record");
+  STRATA_ASSIGN_OR_RETURN(const auto named, Get(txn, dbi, NameKey(record.info.name)));
+  if (named != EncodeId(id)) {
+    return Damaged("the name of record " + number + " does not lead to it");
+  }
+  ++counts->records;
+  if (record.chain.empty()) {
+    return OkStatus();
+  }
+  STRATA_ASSIGN_OR_RETURN(const auto linked, Get(txn, dbi, ChildKey(record.chain.front(), id)));
+  if (!linked.has_value()) {
+    return Damaged("the parent of record " + number + " does not know it");
+  }
+  ++counts->with_parent;
+  return OkStatus();
 }
 
-Status CheckEntry(std::string_view key, std::string_view value, Counts* counts) {
-  switch (key.empty() ? '\0' : key.front()) {
+Status CheckEntry(MDB_txn* txn, MDB_dbi dbi, const Cursor& at, SnapshotId next_id, Counts* counts) {
+  switch (at.key().empty() ? '\0' : at.key().front()) {
     case kMetaTable:
       return OkStatus();
     case kRecordTable: {
-      STRATA_ASSIGN_OR_RETURN(const SnapshotId id, DecodeId(key.substr(1)));
-      STRATA_ASSIGN_OR_RETURN(const SnapshotRecord record, DecodeRecord(value));
-      if (record.id != id) {
-        return Damaged("record " + std::to_string(id) + " carries number " +
-                       std::to_string(record.id));
+      STRATA_ASSIGN_OR_RETURN(const SnapshotId id, DecodeId(at.key().substr(1)));
+      if (id >= next_id) {
+        return Damaged("a record has a number that was never handed out");
       }
-      ++counts->records;
-      counts->with_parent += record.chain.empty() ? 0 : 1;
-      return OkStatus();
+      return CheckRecord(txn, dbi, id, at.value(), counts);
     }
     case kNameTable:
     case kLongNameTable:
       ++counts->names;
-      return DecodeId(value).status();
+      return OkStatus();
     case kChildTable:
       ++counts->children;
       return OkStatus();
     default:
       return Damaged("unknown table in the metadata store");
   }
-}
-
-// The list of free pages too: a wrong one would let the next write overwrite live pages.
-Status WalkFreeList(MDB_txn* txn) {
-  constexpr MDB_dbi kFreeDbi = 0;
-  STRATA_ASSIGN_OR_RETURN(Cursor cursor, Cursor::Open(txn, kFreeDbi));
-  STRATA_ASSIGN_OR_RETURN(bool more, cursor.Next());
-  while (more) {
-    const size_t words = cursor.value().size() / sizeof(size_t);
-    const auto* numbers = reinterpret_cast<const size_t*>(cursor.value().data());
-    if (words == 0 || numbers[0] != words - 1) {
-      return Damaged("the list of free pages is inconsistent");
-    }
-    STRATA_ASSIGN_OR_RETURN(more, cursor.Next());
-  }
-  return OkStatus();
 }
 
 Status Walk(const std::string& directory) {
@@ -110,7 +98,7 @@ Status Walk(const std::string& directory) {
   if (const int code = ::mdb_dbi_open(txn.get(), nullptr, 0, &dbi); code != 0) {
     return Error(code, "open the database");
   }
-  STRATA_RETURN_IF_ERROR(WalkFreeList(txn.get()));
+  STRATA_RETURN_IF_ERROR(CheckPages(env));
   Counts counts;
   STRATA_ASSIGN_OR_RETURN(Cursor cursor, Cursor::Open(txn.get(), dbi));
   STRATA_ASSIGN_OR_RETURN(bool more, cursor.Next());
@@ -123,14 +111,7 @@ Status Walk(const std::string& directory) {
       return Damaged("its keys are out of order");
     }
     last = cursor.key();
-    STRATA_RETURN_IF_ERROR(CheckEntry(cursor.key(), cursor.value(), &counts));
-    if (last.front() == kNameTable || last.front() == kLongNameTable ||
-        last.front() == kChildTable) {
-      STRATA_RETURN_IF_ERROR(CheckIndexEntry(txn.get(), dbi, cursor.key(), cursor.value()));
-    }
-    if (last.front() == kRecordTable && last >= RecordKey(next_id)) {
-      return Damaged("a record has a number that was never handed out");
-    }
+    STRATA_RETURN_IF_ERROR(CheckEntry(txn.get(), dbi, cursor, next_id, &counts));
     STRATA_ASSIGN_OR_RETURN(more, cursor.Next());
   }
   if (counts.records != counts.names || counts.with_parent != counts.children) {

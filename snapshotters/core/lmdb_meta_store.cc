@@ -42,6 +42,7 @@ class LmdbMetaStore final : public MetaStore {
   Status OpenTable();
   // Makes or checks what the "m" table says; loads the id counter.
   Status Load(const LmdbOptions& options);
+  Status Check(MDB_txn* txn, std::string_view format, const LmdbOptions& options);
 
   Status Mutate(const Mutation& mutation) override;
   StatusOr<std::optional<SnapshotRecord>> Find(std::string_view name) override;
@@ -159,50 +160,58 @@ Status LmdbMetaStore::OpenTable() {
   return txn.Commit();
 }
 
+// An existing database is only read: a start that is refused later on must not have changed it.
 Status LmdbMetaStore::Load(const LmdbOptions& options) {
+  {
+    STRATA_ASSIGN_OR_RETURN(const Reader reader, Reader::Acquire(*this));
+    STRATA_ASSIGN_OR_RETURN(const auto format,
+                            lmdb::Get(reader.get(), dbi_, lmdb::MetaKey(kFormatKey)));
+    if (format.has_value()) {
+      return Check(reader.get(), *format, options);
+    }
+  }
+  if (!options.create) {
+    return MakeStatus(StatusCode::kDataLoss, "it is empty, but its root has been in use");
+  }
+  return Apply([&](lmdb::MetaTxn& txn) -> Status {
+    const auto put = [&](std::string_view key, std::string_view value) {
+      return lmdb::Put(txn.txn(), dbi_, lmdb::MetaKey(key), value);
+    };
+    STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kFormat)));
+    STRATA_RETURN_IF_ERROR(put(kKindKey, options.kind));
+    STRATA_RETURN_IF_ERROR(put(kUuidKey, options.uuid));
+    return put(kNextIdKey, lmdb::EncodeId(1));
+  });
+}
+
+Status LmdbMetaStore::Check(MDB_txn* txn, std::string_view format, const LmdbOptions& options) {
+  const auto get = [&](std::string_view key) { return lmdb::Get(txn, dbi_, lmdb::MetaKey(key)); };
   const auto mismatch = [](std::string_view what, std::string_view found,
                            std::string_view expected) {
     return MakeStatus(StatusCode::kFailedPrecondition, "it belongs to " + std::string(what) + " '" +
                                                            std::string(found) + "', expected '" +
                                                            std::string(expected) + "'");
   };
-  return Apply([&](lmdb::MetaTxn& txn) -> Status {
-    MDB_txn* raw = txn.txn();
-    const auto get = [&](std::string_view key) { return lmdb::Get(raw, dbi_, lmdb::MetaKey(key)); };
-    STRATA_ASSIGN_OR_RETURN(const auto format, get(kFormatKey));
-    if (!format.has_value()) {
-      if (!options.create) {
-        return MakeStatus(StatusCode::kDataLoss, "it is empty, but its root has been in use");
-      }
-      const auto put = [&](std::string_view key, std::string_view value) {
-        return lmdb::Put(raw, dbi_, lmdb::MetaKey(key), value);
-      };
-      STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kFormat)));
-      STRATA_RETURN_IF_ERROR(put(kKindKey, options.kind));
-      STRATA_RETURN_IF_ERROR(put(kUuidKey, options.uuid));
-      return put(kNextIdKey, lmdb::EncodeId(1));
-    }
-    if (*format != std::to_string(kFormat)) {
-      return MakeStatus(StatusCode::kFailedPrecondition,
-                        "it has format '" + std::string(*format) + "', this version knows " +
-                            std::to_string(kFormat) + ": start the version that wrote it");
-    }
-    STRATA_ASSIGN_OR_RETURN(const auto kind, get(kKindKey));
-    if (kind.value_or("") != options.kind) {
-      return mismatch("kind", kind.value_or(""), options.kind);
-    }
-    STRATA_ASSIGN_OR_RETURN(const auto uuid, get(kUuidKey));
-    if (uuid.value_or("") != options.uuid) {
-      return mismatch("root", uuid.value_or(""), options.uuid);
-    }
-    STRATA_ASSIGN_OR_RETURN(const auto next_id, get(kNextIdKey));
-    STRATA_ASSIGN_OR_RETURN(const SnapshotId next, lmdb::DecodeId(next_id.value_or("")));
-    first_new_id_ = next;
-    const MutexLock lock(id_mutex_);
-    next_id_ = next;
-    reserved_end_ = next;
-    return OkStatus();
-  });
+  if (format != std::to_string(kFormat)) {
+    return MakeStatus(StatusCode::kFailedPrecondition,
+                      "it has format '" + std::string(format) + "', this version knows " +
+                          std::to_string(kFormat) + ": start the version that wrote it");
+  }
+  STRATA_ASSIGN_OR_RETURN(const auto kind, get(kKindKey));
+  if (kind.value_or("") != options.kind) {
+    return mismatch("kind", kind.value_or(""), options.kind);
+  }
+  STRATA_ASSIGN_OR_RETURN(const auto uuid, get(kUuidKey));
+  if (uuid.value_or("") != options.uuid) {
+    return mismatch("root", uuid.value_or(""), options.uuid);
+  }
+  STRATA_ASSIGN_OR_RETURN(const auto next_id, get(kNextIdKey));
+  STRATA_ASSIGN_OR_RETURN(const SnapshotId next, lmdb::DecodeId(next_id.value_or("")));
+  first_new_id_ = next;
+  const MutexLock lock(id_mutex_);
+  next_id_ = next;
+  reserved_end_ = next;
+  return OkStatus();
 }
 
 Status LmdbMetaStore::Mutate(const Mutation& mutation) {
@@ -244,13 +253,21 @@ void LmdbMetaStore::Commit(const std::vector<Waiter*>& group) {
   const auto commit = [&]() -> Status {
     STRATA_FAULT_POINT("store.begin");
     STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, 0));
+    const auto apply = [this](MDB_txn* raw, const Change& change) -> Status {
+      lmdb::MetaTxn view(raw, dbi_);
+      STRATA_RETURN_IF_ERROR(change(view));
+      STRATA_FAULT_POINT("store.changed");
+      return OkStatus();
+    };
     bool changed = false;
     for (Waiter* waiter : group) {
       waiter->result = [&]() -> Status {
+        // A nested transaction keeps a failure from its neighbours; without any it would only cost.
+        if (group.size() == 1) {
+          return apply(txn.get(), *waiter->change);
+        }
         STRATA_ASSIGN_OR_RETURN(lmdb::Txn nested, lmdb::Txn::Begin(env_, txn.get(), 0));
-        lmdb::MetaTxn view(nested.get(), dbi_);
-        STRATA_RETURN_IF_ERROR((*waiter->change)(view));
-        STRATA_FAULT_POINT("store.changed");
+        STRATA_RETURN_IF_ERROR(apply(nested.get(), *waiter->change));
         return nested.Commit();
       }();
       changed = changed || waiter->result.ok();
@@ -298,7 +315,7 @@ void LmdbMetaStore::KeepReserve() {
 // LMDB makes EIO of a write that came out short, which is how a full disk shows. A try to make room
 // says which of the two it was; the room stays reserved for the next commit.
 Status LmdbMetaStore::ExplainFull(const Status& status) const {
-  constexpr off_t kRoom = 64 * 1024;
+  constexpr off_t kRoom = off_t{64} * 1024;
   mdb_filehandle_t fd = -1;
   struct stat data {};
   if (StatusErrno(status) != EIO || ::mdb_env_get_fd(env_, &fd) != 0 || ::fstat(fd, &data) != 0 ||
@@ -375,7 +392,7 @@ Status InDatabase(const Status& status, const std::string& directory) {
   if (status.ok()) {
     return status;
   }
-  const Status named = Annotate(status, "metadata store '" + directory + "/data.mdb'");
+  Status named = Annotate(status, "metadata store '" + directory + "/data.mdb'");
   if (status.code() != StatusCode::kDataLoss) {
     return named;
   }
@@ -434,7 +451,7 @@ StatusOr<std::unique_ptr<MetaStore>> Open(const LmdbOptions& options) {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<MetaStore>> OpenLmdbMetaStore(LmdbOptions options) {
+StatusOr<std::unique_ptr<MetaStore>> OpenLmdbMetaStore(const LmdbOptions& options) {
   StatusOr<std::unique_ptr<MetaStore>> store = Open(options);
   if (!store.ok()) {
     return InDatabase(store.status(), options.directory);

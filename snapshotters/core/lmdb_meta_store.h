@@ -30,6 +30,6 @@ struct LmdbOptions {
 
 // DataLoss: the database is damaged or missing. FailedPrecondition: it was written by a newer
 // strata, or belongs to another kind or root. ResourceExhausted: disk full.
-StatusOr<std::unique_ptr<MetaStore>> OpenLmdbMetaStore(LmdbOptions options);
+StatusOr<std::unique_ptr<MetaStore>> OpenLmdbMetaStore(const LmdbOptions& options);
 
 }  // namespace strata

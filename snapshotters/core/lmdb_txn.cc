@@ -206,21 +206,28 @@ StatusOr<bool> MetaTxn::HasChildren(SnapshotId id) {
   return found && cursor.key().starts_with(prefix);
 }
 
+// Writes only the entries that change: each one more is another page to write and to sync.
 Status MetaTxn::Put(const SnapshotRecord& record) {
+  bool named = false;
+  bool linked = record.chain.empty();
   STRATA_ASSIGN_OR_RETURN(const auto old_bytes, Get(txn_, dbi_, RecordKey(record.id)));
   if (old_bytes.has_value()) {
     STRATA_ASSIGN_OR_RETURN(const SnapshotRecord old, DecodeRecord(*old_bytes));
-    if (old.info.name != record.info.name) {
+    named = old.info.name == record.info.name;
+    if (!named) {
       STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, NameKey(old.info.name)));
     }
-    if (!old.chain.empty() && old.chain != record.chain) {
+    if (!old.chain.empty() && !linked && old.chain.front() == record.chain.front()) {
+      linked = true;
+    } else if (!old.chain.empty()) {
       STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, ChildKey(old.chain.front(), old.id)));
     }
   }
-  const std::string id = EncodeId(record.id);
   STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, RecordKey(record.id), EncodeRecord(record)));
-  STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, NameKey(record.info.name), id));
-  if (!record.chain.empty()) {
+  if (!named) {
+    STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, NameKey(record.info.name), EncodeId(record.id)));
+  }
+  if (!linked) {
     STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, ChildKey(record.chain.front(), record.id), ""));
   }
   return OkStatus();

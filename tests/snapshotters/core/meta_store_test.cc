@@ -144,6 +144,25 @@ TEST_P(MetaStoreTest, KnowsChildrenOfOneParentFromThoseOfAnother) {
               IsOk());
 }
 
+TEST_P(MetaStoreTest, PutKeepsTheLinkToTheParent) {
+  SnapshotRecord child = Record(12, "key");
+  child.info.parent = "p";
+  child.chain = {1};
+  ASSERT_THAT(PutOne(*store_, child), IsOk());
+  child.info.name = "name";
+  ASSERT_THAT(PutOne(*store_, child), IsOk());
+  child.chain = {2, 1};
+  ASSERT_THAT(PutOne(*store_, child), IsOk());
+  ASSERT_THAT(store_->Mutate([&](MetaTransaction& txn) -> Status {
+    STRATA_ASSIGN_OR_RETURN(const bool of_one, txn.HasChildren(1));
+    STRATA_ASSIGN_OR_RETURN(const bool of_two, txn.HasChildren(2));
+    EXPECT_FALSE(of_one);
+    EXPECT_TRUE(of_two);
+    return OkStatus();
+  }),
+              IsOk());
+}
+
 TEST_P(MetaStoreTest, NeverHandsOutANumberTwice) {
   std::vector<std::vector<SnapshotId>> taken(4);
   std::vector<std::thread> threads;
@@ -205,6 +224,20 @@ TEST(LmdbMetaStoreTest, KeepsEverythingOverARestart) {
   EXPECT_TRUE(found.has_value());
   STRATA_ASSERT_OK_AND_ASSIGN(const SnapshotId next, store->NextId());
   EXPECT_EQ(next, 2U) << "a clean end gives back the numbers that were set aside";
+}
+
+TEST(LmdbMetaStoreTest, OpeningChangesNothing) {
+  TempDir dir;
+  ASSERT_THAT(OpenLmdb(dir, /*create=*/true), IsOk());
+  const std::string path = dir.Join("data.mdb");
+  // Long ago, so that any write shows however coarse the clock of the file system is.
+  const timespec long_ago[2] = {{.tv_sec = 1'000'000, .tv_nsec = 0},
+                                {.tv_sec = 1'000'000, .tv_nsec = 0}};
+  ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), long_ago, 0), 0);
+  ASSERT_THAT(OpenLmdb(dir, /*create=*/false), IsOk());
+  struct stat after {};
+  ASSERT_EQ(::stat(path.c_str(), &after), 0);
+  EXPECT_EQ(after.st_mtim.tv_sec, 1'000'000);
 }
 
 TEST(LmdbMetaStoreTest, RefusesAnotherKindAndAnotherRoot) {
