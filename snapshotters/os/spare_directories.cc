@@ -18,6 +18,9 @@ namespace {
 constexpr size_t kFirstTarget = 8;
 // One batch: as many as share an fsync without making the first caller wait long (70 us each).
 constexpr size_t kMostInBatch = 32;
+// Numbers that one batch may find in use. Every try takes the next number, so a later batch goes on
+// where this one gave up.
+constexpr size_t kMostInUse = 8192;
 
 }  // namespace
 
@@ -119,12 +122,22 @@ void SpareDirectories::Run() {
 StatusOr<std::vector<uint64_t>> SpareDirectories::MakeBatch(const Shape& shape,
                                                             size_t count) const {
   std::vector<uint64_t> ids;
+  size_t in_use = 0;
   const auto make = [&]() -> Status {
     while (ids.size() < count) {
       STRATA_ASSIGN_OR_RETURN(const uint64_t id, next_id_());
       const Status status = MakeOne(shape, id);
+      // Somebody's, maybe from before a restored backup: not ours to touch, nor to use.
+      if (StatusErrno(status) == EEXIST && in_use < kMostInUse) {
+        ++in_use;
+        continue;
+      }
       if (StatusErrno(status) == EEXIST) {
-        continue;  // somebody's, maybe from before a restored backup: not ours to touch, nor to use
+        return MakeStatus(
+            StatusCode::kUnavailable,
+            "'snapshots' has over " + std::to_string(kMostInUse) +
+                " directories that the metadata store knows nothing of, up to number " +
+                std::to_string(id) + ": move them away, or try again");
       }
       if (!status.ok()) {
         RemoveOne(shape, id);

@@ -85,6 +85,22 @@ TEST_F(SpareDirectoriesTest, EveryCallerGetsOneOfItsOwnAndTheRestGoesAtTheEnd) {
   EXPECT_EQ(left, taken.size());
 }
 
+TEST_F(SpareDirectoriesTest, GivesUpAmongNumbersInUseAndGoesOnLater) {
+  constexpr uint64_t kInUse = 9000;
+  ASSERT_EQ(::mkdirat(fd_.get(), "1", 0700), 0);
+  // As if each of the first numbers had a directory already.
+  SpareDirectories spares(fd_.get(),
+                          [this]() -> StatusOr<uint64_t> {
+                            const uint64_t id = next_++;
+                            return id <= kInUse ? 1 : id;
+                          },
+                          {{.mode = 0700, .folders = {}}});
+  EXPECT_THAT(spares.Take(0), StatusIs(StatusCode::kUnavailable));
+  EXPECT_LE(next_, kInUse);
+  STRATA_ASSERT_OK_AND_ASSIGN(const uint64_t id, spares.Take(0));
+  EXPECT_GT(id, kInUse);
+}
+
 TEST_F(SpareDirectoriesTest, AFailureReachesTheCallerAndLeavesNothing) {
   FaultPoints::Arm([](std::string_view point) {
     return point == "spare.sync" ? ErrnoStatus(ENOSPC, "injected") : OkStatus();
