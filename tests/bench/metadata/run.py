@@ -4,13 +4,17 @@
 
 Both get the same load from strata-bench-metadata, in turns, each run on a fresh root and in a
 fresh process. Printed are the medians over the rounds; with --check also whether the targets hold.
+
+The roots are on an ext4 with a journal, in a loop file of this run's own, unless --temp-root names
+another place. A root file system may have no journal, as those of small virtual machines do; its
+mkdir then searches around recently deleted inodes, and the figures of one run depend on what the
+run before it deleted. Needs root for the mount; without it the temporary directory is used.
 """
 
 import argparse
+import contextlib
 import json
 import os
-import platform
-import re
 import shutil
 import signal
 import socket
@@ -20,10 +24,15 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+from machine import machine  # noqa: E402
+
 START_LIMIT_S = 20
 STOP_LIMIT_S = 20
 LOAD_LIMIT_S = 900
 POLL_S = 0.01
+DISK_BYTES = 4 << 30  # sparse
 
 OPS = ["prepare", "commit", "remove", "stat", "mounts", "list"]
 MUTATIONS = ["prepare", "commit", "remove"]
@@ -223,25 +232,29 @@ def measure(arguments):
     return runs
 
 
-def machine(temp_root):
-    model = "unknown"
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as cpuinfo:
-        found = re.search(r"^model name\s*:\s*(.*)$", cpuinfo.read(), re.MULTILINE)
-        if found:
-            model = found.group(1)
-    device = os.stat(temp_root).st_dev
-    filesystem = "unknown"
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
-        for line in mounts:
-            fields = line.split()
-            if fields[2] == f"{os.major(device)}:{os.minor(device)}":
-                filesystem = fields[fields.index("-") + 1]
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "filesystem": filesystem,
-    }
+@contextlib.contextmanager
+def journaled_disk():
+    """A folder on a new ext4 with a journal, gone afterwards."""
+    if os.geteuid() != 0:
+        progress("not root: the roots are on the temporary directory's file system")
+        yield tempfile.gettempdir()
+        return
+    directory = tempfile.mkdtemp(prefix="strata-bench-disk-")
+    image, target = os.path.join(directory, "image"), os.path.join(directory, "disk")
+    try:
+        with open(image, "wb") as file:
+            file.truncate(DISK_BYTES)
+        os.mkdir(target)
+        subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "has_journal", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, target], check=True)
+        yield target
+    finally:
+        if os.path.ismount(target):
+            subprocess.run(["umount", target], check=False)
+        if os.path.ismount(target):
+            progress(f"'{target}' stays mounted")
+        else:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 class Summary:
@@ -360,8 +373,9 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, help="default 5; 1 with --quick")
     parser.add_argument("--present", type=numbers, default=[0, 5000], metavar="N,...")
     parser.add_argument("--callers", type=numbers, default=[1, 16, 64], metavar="N,...")
-    parser.add_argument("--temp-root", default=tempfile.gettempdir(),
-                        help="where the servers' roots go; its filesystem is part of the result")
+    parser.add_argument("--temp-root",
+                        help="where the servers' roots go; its filesystem is part of the result; "
+                        "default: a new ext4 with a journal, in a loop file")
     parser.add_argument("--json", metavar="FILE", help="write every measurement there")
     parser.add_argument("--quick", action="store_true", help="one round of a quarter of the calls")
     parser.add_argument("--check", action="store_true",
@@ -392,12 +406,15 @@ def main():
     arguments = parse_arguments()
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, stop_on_signal)
-    host = machine(arguments.temp_root)
-    try:
-        runs = measure(arguments)
-    except BenchError as error:
-        progress(f"run.py: {error}")
-        return 2
+    given = arguments.temp_root
+    with contextlib.nullcontext(given) if given else journaled_disk() as place:
+        arguments.temp_root = place
+        host = machine(place)
+        try:
+            runs = measure(arguments)
+        except BenchError as error:
+            progress(f"run.py: {error}")
+            return 2
     summary = Summary(runs)
     print_tables(arguments, host, summary)
     found = misses(arguments, summary) if arguments.check else []
