@@ -90,8 +90,13 @@ class RegistryBlob : public Blob {
 
  private:
   static Status Validate(const BlobSource& source) {
+    const std::string name = source.reference.host + "/" + source.reference.repository;
+    if (!source.manifest.empty()) {
+      const bool by_digest = source.manifest.find(':') != std::string::npos;
+      return ParseReference(name + (by_digest ? "@" : ":") + source.manifest).status();
+    }
     STRATA_RETURN_IF_ERROR(ValidateDigest(source.digest));
-    return ParseReference(source.reference.host + "/" + source.reference.repository).status();
+    return ParseReference(name).status();
   }
 
   void Run(const BlobRequest::Want& want, const Status& ask, std::shared_ptr<RangeSink> sink,

@@ -26,6 +26,8 @@ namespace strata {
 struct BlobSource {
   Reference reference;
   std::string digest;
+  // Not a blob but this manifest of the repository: a tag or a digest. `digest` is not looked at.
+  std::string manifest;
   uint64_t size = 0;  // 0: unknown
   // Further places, tried after the registry without credentials; https or loopback only.
   std::vector<std::string> urls;

@@ -8,13 +8,17 @@
 #include <limits>
 #include <utility>
 
+#include "snapshotters/registry/redirect.h"
+
 namespace strata {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-constexpr size_t kMostKept = 4096;
+constexpr const char* kManifestTypes =
+    "application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json";
 // The body of an answer that is not the blob: read to its end, so that the connection can be used
 // again, if it is short.
 constexpr uint64_t kLongestIgnored = 64 * 1024;
@@ -35,49 +39,6 @@ bool IsRefusedTarget(int http_status) {
 }
 
 }  // namespace
-
-BlobContext::BlobContext(BlobClient::Options options_in, CredentialSource& credentials_in,
-                         HttpClient& http_in)
-    : options(std::move(options_in)),
-      credentials(credentials_in),
-      http(http_in),
-      tokens(http_in, milliseconds(30'000)) {}
-
-std::optional<Url> BlobContext::RedirectOf(const std::string& registry_url) {
-  const auto found = redirects_.find(registry_url);
-  if (found == redirects_.end()) {
-    return std::nullopt;
-  }
-  if (found->second.expires <= steady_clock::now()) {
-    redirects_.erase(found);
-    return std::nullopt;
-  }
-  return found->second.target;
-}
-
-void BlobContext::KeepRedirect(const std::string& registry_url, const Url& target,
-                               std::chrono::seconds lifetime) {
-  if (lifetime.count() == 0) {
-    redirects_.erase(registry_url);
-    return;
-  }
-  if (redirects_.size() >= kMostKept) {
-    redirects_.clear();
-  }
-  redirects_[registry_url] = {target, steady_clock::now() + lifetime};
-}
-
-void BlobContext::NoteFailure(const std::string& origin) {
-  if (failed_until_.size() >= kMostKept) {
-    failed_until_.clear();
-  }
-  failed_until_[origin] = steady_clock::now() + options.failed_host_rest;
-}
-
-bool BlobContext::IsResting(const std::string& origin) const {
-  const auto found = failed_until_.find(origin);
-  return found != failed_until_.end() && found->second > steady_clock::now();
-}
 
 std::optional<ContentRange> ParseContentRange(std::string_view value) {
   value = TrimBlanks(value);
@@ -138,7 +99,9 @@ Status BlobRequest::Loss(std::string_view what) const {
 
 void BlobRequest::Begin() {
   for (RegistryHost& host : HostsFor(source_->reference, context_->options.hosts)) {
-    auto url = ParseUrl(host.BlobUrl(source_->reference, source_->digest));
+    auto url = ParseUrl(source_->manifest.empty()
+                            ? host.BlobUrl(source_->reference, source_->digest)
+                            : host.ManifestUrl(source_->reference, source_->manifest));
     if (url.ok()) {
       candidates_.push_back({std::move(host), *std::move(url), /*with_credentials=*/true});
     }
@@ -186,6 +149,25 @@ StatusOr<std::optional<std::string>> BlobRequest::Authorization() {
   return context_->tokens.Cached(token_key_);
 }
 
+// Ten layers of one image would otherwise each be told to fetch the same token.
+bool BlobRequest::MayAsk() {
+  if (probing_ || waited_) {
+    return true;
+  }
+  waited_ = true;
+  if (!context_->BeginProbe(token_key_, [self = shared_from_this()] { self->Send(); })) {
+    return false;
+  }
+  probing_ = true;
+  return true;
+}
+
+void BlobRequest::EndProbe(bool answered) {
+  if (std::exchange(probing_, false)) {
+    context_->EndProbe(token_key_, answered);
+  }
+}
+
 void BlobRequest::Send() {
   answer_ = Answer();
   sent_authorization_.clear();
@@ -202,6 +184,9 @@ void BlobRequest::Send() {
     range += std::to_string(next_) + "-" + std::to_string(next_ + left_ - 1);
   }
   request.headers.emplace_back("Range", range);
+  if (!source_->manifest.empty()) {
+    request.headers.emplace_back("Accept", kManifestTypes);
+  }
   if (AtRegistry()) {
     // These may be secrets too (a mirror's API key).
     request.secret_headers = candidate().host.headers;
@@ -215,6 +200,8 @@ void BlobRequest::Send() {
       if (authorization->has_value()) {
         sent_authorization_ = **authorization;
         request.secret_headers.emplace_back("Authorization", sent_authorization_);
+      } else if (!MayAsk()) {
+        return;
       }
     }
   }
@@ -307,6 +294,9 @@ bool BlobRequest::AcceptWhole(const HttpResponseHead& head) {
 
 bool BlobRequest::OnHead(const HttpResponseHead& head) {
   answer_.http_status = head.status;
+  if (head.status != 401) {
+    EndProbe(/*answered=*/true);
+  }
   if (const auto value = head.Find("retry-after"); value.has_value()) {
     answer_.retry_after = ParseRetryAfter(*value, context_->options.clock->Now());
   }
@@ -483,6 +473,7 @@ void BlobRequest::Authorize() {
   context_->tokens.Renew(
       token_key_, answer_.www_authenticate, credential_, candidate().host.tls, sent_authorization_,
       want_.deadline, [self = shared_from_this()](const StatusOr<std::string>& header) {
+        self->EndProbe(header.ok());
         if (header.ok()) {
           self->Send();  // finds it in the cache
         } else if (header.status().code() == StatusCode::kDeadlineExceeded ||
@@ -505,6 +496,7 @@ void BlobRequest::AskRegistryAgain() {
 }
 
 void BlobRequest::Fail(const Status& status, const AttemptFailure& failure) {
+  EndProbe(/*answered=*/false);
   last_error_ = status;
   context_->DropRedirect(candidate().url.ToString());
   const bool whole_answer_of_blob = failure.http_status == 200 || failure.http_status == 206;
@@ -550,6 +542,7 @@ void BlobRequest::EndRound() {
 }
 
 void BlobRequest::Finish(Status status) {
+  EndProbe(/*answered=*/false);
   sink_->OnDone(std::move(status));
 }
 

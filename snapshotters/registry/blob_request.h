@@ -5,10 +5,8 @@
 // done.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,45 +14,10 @@
 #include <vector>
 
 #include "snapshotters/registry/blob_client.h"
-#include "snapshotters/registry/redirect.h"
+#include "snapshotters/registry/blob_context.h"
 #include "snapshotters/registry/token.h"
 
 namespace strata {
-
-// What all blobs of a BlobClient share. All but the counters belongs to the I/O thread.
-class BlobContext {
- public:
-  BlobContext(BlobClient::Options options, CredentialSource& credentials, HttpClient& http);
-
-  const BlobClient::Options options;
-  CredentialSource& credentials;
-  HttpClient& http;
-  TokenBroker tokens;
-
-  // The target of a registry's redirect while it may be used.
-  std::optional<Url> RedirectOf(const std::string& registry_url);
-  void KeepRedirect(const std::string& registry_url, const Url& target,
-                    std::chrono::seconds lifetime);
-  void DropRedirect(const std::string& registry_url) { redirects_.erase(registry_url); }
-
-  void NoteFailure(const std::string& origin);
-  void NoteSuccess(const std::string& origin) { failed_until_.erase(origin); }
-  [[nodiscard]] bool IsResting(const std::string& origin) const;
-
-  std::atomic<uint64_t> requests{0};
-  std::atomic<uint64_t> bytes{0};
-  std::atomic<uint64_t> retries{0};
-  std::atomic<uint64_t> redirects{0};
-  std::atomic<uint64_t> token_requests{0};
-
- private:
-  struct KeptRedirect {
-    Url target;
-    Deadline expires;
-  };
-  std::map<std::string, KeptRedirect> redirects_;
-  std::map<std::string, Deadline> failed_until_;
-};
 
 // The numbers of "bytes 5-9/20" and "bytes */20"; a total of "*" is none.
 struct ContentRange {
@@ -112,6 +75,8 @@ class BlobRequest : public HttpSink, public std::enable_shared_from_this<BlobReq
   void BeginCandidate();
   void Send();
   StatusOr<std::optional<std::string>> Authorization();
+  bool MayAsk();
+  void EndProbe(bool answered);
   void AcceptPartial(const HttpResponseHead& head);
   bool AcceptWhole(const HttpResponseHead& head);
   bool SetSize(uint64_t size);
@@ -141,6 +106,8 @@ class BlobRequest : public HttpSink, public std::enable_shared_from_this<BlobReq
   uint64_t left_ = 0;  // bytes still to deliver
   bool size_known_ = false;
   bool ended_by_sink_ = false;
+  bool probing_ = false;  // others wait for what the registry answers
+  bool waited_ = false;   // for another's probe, once and not again
 
   std::vector<Candidate> candidates_;
   size_t candidate_index_ = 0;

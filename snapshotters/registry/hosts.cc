@@ -37,7 +37,15 @@ RegistryHost Mirror(const MirrorConfig& config, const HostsConfig& defaults) {
 }  // namespace
 
 std::string RegistryHost::BlobUrl(const Reference& reference, const std::string& digest) const {
-  std::string url = scheme + "://" + host + path + "/" + reference.repository + "/blobs/" + digest;
+  return UrlOf(reference, "/blobs/" + digest);
+}
+
+std::string RegistryHost::ManifestUrl(const Reference& reference, const std::string& tag) const {
+  return UrlOf(reference, "/manifests/" + tag);
+}
+
+std::string RegistryHost::UrlOf(const Reference& reference, const std::string& what) const {
+  std::string url = scheme + "://" + host + path + "/" + reference.repository + what;
   if (is_mirror) {
     url += "?ns=" + PercentEncode(reference.host);
   }

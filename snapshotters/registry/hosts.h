@@ -36,6 +36,11 @@ struct RegistryHost {
 
   // Where a blob of the reference is.
   [[nodiscard]] std::string BlobUrl(const Reference& reference, const std::string& digest) const;
+  // Where its manifest of a tag or digest is.
+  [[nodiscard]] std::string ManifestUrl(const Reference& reference, const std::string& tag) const;
+
+ private:
+  [[nodiscard]] std::string UrlOf(const Reference& reference, const std::string& what) const;
 };
 
 struct MirrorConfig {

@@ -118,6 +118,27 @@ TEST_F(BlobClientTest, TailIsOneSuffixRequest) {
   EXPECT_EQ(server.requests().size(), 1U);
 }
 
+TEST_F(BlobClientTest, AManifestIsAskedForByItsTag) {
+  HttpServer server([&](const ServerRequest&) { return ServerReply{.body = "{\"layers\":[]}"}; });
+  Open(server);  // makes the client
+  const auto manifest =
+      client_->Open({.reference = {.host = server.host(), .repository = "a/b"}, .manifest = "1-x"});
+  EXPECT_EQ(Tail(manifest, 1'000'000)->bytes, "{\"layers\":[]}");
+  ASSERT_EQ(server.requests().size(), 1U);
+  EXPECT_EQ(server.requests()[0].target, "/v2/a/b/manifests/1-x");
+  EXPECT_NE(server.requests()[0].Header("accept").find("oci.image.manifest.v1+json"),
+            std::string::npos);
+}
+
+TEST_F(BlobClientTest, AManifestNeedsAValidTag) {
+  HttpServer server([&](const ServerRequest&) { return ServerReply{}; });
+  Open(server);
+  const auto manifest = client_->Open(
+      {.reference = {.host = server.host(), .repository = "a/b"}, .manifest = "../../x"});
+  EXPECT_THAT(Tail(manifest, 100), StatusIs(StatusCode::kInvalidArgument));
+  EXPECT_TRUE(server.requests().empty());
+}
+
 TEST_F(BlobClientTest, TailOfAShorterBlobIsAllOfIt) {
   HttpServer server([&](const ServerRequest& r) { return HttpServer::Range(r, content_); });
   EXPECT_EQ(Tail(Open(server), 1'000'000)->bytes, content_);
@@ -302,6 +323,47 @@ TEST_F(BlobClientTest, OneTokenServesManyBlobsAndRequests) {
   ASSERT_THAT(Tail(Open(server), 10), IsOk());
   EXPECT_EQ(server.requests().size(), before + 1);  // the token went with the first request
   EXPECT_EQ(tokens.requests().size(), 1U);
+}
+
+TEST_F(BlobClientTest, OneRequestFindsOutForAllHowARegistryWantsToBeAsked) {
+  constexpr size_t kBlobs = 8;
+  HttpServer tokens(
+      [](const ServerRequest& /*r*/) { return ServerReply{.body = R"({"token": "T"})"}; });
+  HttpServer server([&](const ServerRequest& r) {
+    if (r.Header("authorization") != "Bearer T") {
+      return ServerReply{
+          .status = 401,
+          .headers = {{"WWW-Authenticate", "Bearer realm=\"" + tokens.url() + "/token\""}}};
+    }
+    return HttpServer::Range(r, content_);
+  });
+  std::vector<std::shared_ptr<Blob>> blobs;
+  std::vector<std::shared_ptr<CollectingRange>> ranges;
+  for (size_t i = 0; i < kBlobs; ++i) {
+    blobs.push_back(Open(server));
+    ranges.push_back(std::make_shared<CollectingRange>(0));
+    blobs.back()->FetchRange(0, 10, FetchClass::kResolve, steady_clock::now() + kGenerous,
+                             ranges.back());
+  }
+  for (const auto& range : ranges) {
+    EXPECT_EQ(range->Wait().value_or(""), content_.substr(0, 10));
+  }
+  EXPECT_EQ(server.requests().size(), kBlobs + 1);  // one was refused
+  EXPECT_EQ(tokens.requests().size(), 1U);
+}
+
+TEST_F(BlobClientTest, RequestsThatWaitForAnAnswerGoAheadWhenThereIsNone) {
+  HttpServer server([&](const ServerRequest& r) {
+    // The first one is never answered.
+    return r.Header("range") == "bytes=0-9" ? ServerReply{.stall = true}
+                                            : HttpServer::Range(r, content_);
+  });
+  const auto first = std::make_shared<CollectingRange>(0);
+  const auto second = std::make_shared<CollectingRange>(10);
+  const auto blob = Open(server);
+  blob->FetchRange(0, 10, FetchClass::kOnDemand, steady_clock::now() + kGenerous, first);
+  blob->FetchRange(10, 10, FetchClass::kOnDemand, steady_clock::now() + kGenerous, second);
+  EXPECT_EQ(second->Wait().value_or(""), content_.substr(10, 10));
 }
 
 TEST_F(BlobClientTest, SecondRefusalOfATokenIsTheEnd) {
