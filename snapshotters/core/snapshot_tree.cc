@@ -41,6 +41,32 @@ StatusOr<Labels> ApplyMask(const SnapshotInfo& info, const std::vector<std::stri
   return labels;
 }
 
+StatusOr<SnapshotRecord> Add(MetaTransaction& txn, SnapshotId id, Kind kind, std::string_view key,
+                             std::string_view parent, const Labels& labels, const Usage& usage,
+                             TimeNs now) {
+  SnapshotRecord record;
+  record.id = id;
+  record.usage = usage;
+  if (!parent.empty()) {
+    STRATA_ASSIGN_OR_RETURN(SnapshotRecord base, FindParent(txn, parent));
+    record.chain.reserve(base.chain.size() + 1);
+    record.chain.push_back(base.id);
+    record.chain.insert(record.chain.end(), base.chain.begin(), base.chain.end());
+  }
+  STRATA_ASSIGN_OR_RETURN(const auto existing, txn.Find(key));
+  if (existing.has_value()) {
+    return NameTaken(key);
+  }
+  record.info = {.name = std::string(key),
+                 .parent = std::string(parent),
+                 .kind = kind,
+                 .created = now,
+                 .updated = now,
+                 .labels = WithoutEmpty(labels)};
+  STRATA_RETURN_IF_ERROR(txn.Put(record));
+  return record;
+}
+
 }  // namespace
 
 Status NoSuchSnapshot(std::string_view name) {
@@ -83,26 +109,13 @@ StatusOr<SnapshotRecord> FindParent(MetaTransaction& txn, std::string_view paren
 StatusOr<SnapshotRecord> Create(MetaTransaction& txn, SnapshotId id, Kind kind,
                                 std::string_view key, std::string_view parent, const Labels& labels,
                                 TimeNs now) {
-  SnapshotRecord record;
-  record.id = id;
-  if (!parent.empty()) {
-    STRATA_ASSIGN_OR_RETURN(SnapshotRecord base, FindParent(txn, parent));
-    record.chain.reserve(base.chain.size() + 1);
-    record.chain.push_back(base.id);
-    record.chain.insert(record.chain.end(), base.chain.begin(), base.chain.end());
-  }
-  STRATA_ASSIGN_OR_RETURN(const auto existing, txn.Find(key));
-  if (existing.has_value()) {
-    return NameTaken(key);
-  }
-  record.info = {.name = std::string(key),
-                 .parent = std::string(parent),
-                 .kind = kind,
-                 .created = now,
-                 .updated = now,
-                 .labels = WithoutEmpty(labels)};
-  STRATA_RETURN_IF_ERROR(txn.Put(record));
-  return record;
+  return Add(txn, id, kind, key, parent, labels, {}, now);
+}
+
+StatusOr<SnapshotRecord> CreateCommitted(MetaTransaction& txn, SnapshotId id, std::string_view name,
+                                         std::string_view parent, const Labels& labels,
+                                         const Usage& usage, TimeNs now) {
+  return Add(txn, id, Kind::kCommitted, name, parent, labels, usage, now);
 }
 
 Status CheckCommit(std::string_view name, bool name_exists, std::string_view key,

@@ -25,6 +25,12 @@ StatusOr<SnapshotRecord> Create(MetaTransaction& txn, SnapshotId id, Kind kind,
                                 std::string_view key, std::string_view parent, const Labels& labels,
                                 TimeNs now);
 
+// Adds a committed snapshot under number `id`: one whose content is there without having been an
+// active of ours.
+StatusOr<SnapshotRecord> CreateCommitted(MetaTransaction& txn, SnapshotId id, std::string_view name,
+                                         std::string_view parent, const Labels& labels,
+                                         const Usage& usage, TimeNs now);
+
 // Whether `key` could be committed to `name` now; the same checks, in the same order, as Commit.
 Status CheckCommit(std::string_view name, bool name_exists, std::string_view key,
                    const std::optional<SnapshotRecord>& active);

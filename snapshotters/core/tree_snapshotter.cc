@@ -97,7 +97,7 @@ StatusOr<Usage> TreeSnapshotter::GetUsage(CallContext& call, std::string_view ke
     case Kind::kView:
       return Usage{};
     case Kind::kCommitted:
-      return record.usage;
+      return CommittedUsage(record);
     case Kind::kActive:
       break;
   }
@@ -202,6 +202,18 @@ StatusOr<std::vector<Mount>> TreeSnapshotter::Create(CallContext& call, Kind kin
     STRATA_KILL_POINT("create.recorded");
     return mounts;
   });
+}
+
+Status TreeSnapshotter::RecordCommitted(CallContext& call, SnapshotId id,
+                                        const NewCommitted& wanted) {
+  STRATA_RETURN_IF_ERROR(call.Check());
+  STRATA_RETURN_IF_ERROR(store_.Mutate([&](MetaTransaction& txn) -> Status {
+    return tree::CreateCommitted(txn, id, wanted.name, wanted.parent, wanted.labels, wanted.usage,
+                                 clock_.Now())
+        .status();
+  }));
+  STRATA_KILL_POINT("adopt.recorded");
+  return OkStatus();
 }
 
 Status TreeSnapshotter::Commit(CallContext& call, std::string_view name, std::string_view key,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -23,7 +24,7 @@ class TreeSnapshotter : public Snapshotter {
   StatusOr<Usage> GetUsage(CallContext& call, std::string_view key) final;
   StatusOr<std::vector<Mount>> Mounts(CallContext& call, std::string_view key) final;
   StatusOr<std::vector<Mount>> Prepare(CallContext& call, std::string_view key,
-                                       std::string_view parent, const Labels& labels) final;
+                                       std::string_view parent, const Labels& labels) override;
   StatusOr<std::vector<Mount>> View(CallContext& call, std::string_view key,
                                     std::string_view parent, const Labels& labels) final;
   Status Commit(CallContext& call, std::string_view name, std::string_view key,
@@ -54,11 +55,30 @@ class TreeSnapshotter : public Snapshotter {
   // NotFound when the directory is not there.
   virtual StatusOr<Usage> MeasureUsage(CallContext& call, SnapshotId id) = 0;
 
+  // What a committed snapshot takes: what it took when it was committed, unless the kind knows
+  // better.
+  virtual StatusOr<Usage> CommittedUsage(const SnapshotRecord& record) { return record.usage; }
+
   // From id, kind, chain and labels alone, and the same each time for the same record.
   virtual StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) = 0;
 
   // Starts to give back what DiscardDirectories left; returns at once.
   virtual Status StartReclaim() = 0;
+
+  // A committed snapshot whose content is there without having been written to an active.
+  struct NewCommitted {
+    std::string_view name;
+    std::string_view parent;
+    const Labels& labels;
+    Usage usage;
+  };
+  // Records it under number `id`, whose directories exist durably, in one transaction that is
+  // durable on return. On error nothing is recorded, and the directories are still the caller's:
+  // AlreadyExists, or what Prepare says of a parent.
+  Status RecordCommitted(CallContext& call, SnapshotId id, const NewCommitted& wanted);
+
+  // The snapshot of that name, if there is one.
+  StatusOr<std::optional<SnapshotRecord>> Look(std::string_view name) { return store_.Find(name); }
 
  private:
   StatusOr<std::vector<Mount>> Create(CallContext& call, Kind kind, std::string_view key,

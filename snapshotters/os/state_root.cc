@@ -174,6 +174,7 @@ StatusOr<std::unique_ptr<StateRoot>> StateRoot::Open(const StateRootOptions& opt
   root->given_path_ = options.path;
   root->kind_ = options.kind;
   root->anchor_dir_ = options.anchor_dir;
+  root->kind_folders_ = options.kind_folders;
   // The anchor is looked up by the path as it is given: a missing disk may hide a symlink's target.
   STRATA_RETURN_IF_ERROR(
       Annotate(MakePath(options.path, kFolderMode), "root '" + options.path + "'"));
@@ -251,7 +252,8 @@ Status StateRoot::ReadOrPlanMarker() {
     // What a start that did not come to its end has left. A new ext4 has a lost+found.
     if (name != kLockName && name != "lost+found" && name != "metadata" && name != "snapshots" &&
         name != "trash" && !name.starts_with(kProbePrefix) &&
-        name != std::string(kMarkerName) + ".new") {
+        name != std::string(kMarkerName) + ".new" &&
+        std::find(kind_folders_.begin(), kind_folders_.end(), name) == kind_folders_.end()) {
       return Refuse(path_, "is not empty and has no marker of strata (found '" + name +
                                "'): choose an empty folder");
     }

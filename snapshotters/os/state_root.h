@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "snapshotters/base/status.h"
 #include "snapshotters/base/unique_fd.h"
@@ -20,6 +21,8 @@ struct StateRootOptions {
   // Where to remember roots on other file systems than this folder's own, so that a start with
   // their disk not mounted is refused instead of beginning with an empty root. Empty: do not.
   std::string anchor_dir;
+  // Folders that the kind makes in a root besides ours.
+  std::vector<std::string> kind_folders;
 };
 
 class StateRoot {
@@ -67,6 +70,7 @@ class StateRoot {
   std::string kind_;
   std::string uuid_;
   std::string anchor_dir_;
+  std::vector<std::string> kind_folders_;
   bool fresh_ = false;
   UniqueFd fd_;
   UniqueFd lock_fd_;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The overlayfs snapshotter: each snapshot is a folder with `fs` (its own files) and, when it is
-// writable, `work`; what it returns are bind and overlay mounts, options exactly as containerd's
-// own snapshotter gives them. Safe from any thread.
+// The overlayfs snapshotter: its layers are folders, shown by the kernel's overlayfs
+// (OverlayLayers). Safe from any thread.
 #pragma once
 
 #include <memory>
@@ -12,6 +11,7 @@
 #include "snapshotters/base/clock.h"
 #include "snapshotters/core/meta_store.h"
 #include "snapshotters/core/tree_snapshotter.h"
+#include "snapshotters/os/overlay_layers.h"
 #include "snapshotters/os/snapshot_directories.h"
 #include "snapshotters/os/state_root.h"
 
@@ -51,8 +51,8 @@ class OverlayfsSnapshotter final : public TreeSnapshotter {
 
   const std::unique_ptr<StateRoot> root_;
   const std::unique_ptr<MetaStore> store_;
-  const std::vector<std::string> mount_options_;
-  SnapshotDirectories directories_;  // last: its threads use the store and the root
+  SnapshotDirectories directories_;  // its threads use the store and the root
+  OverlayLayers layers_;
 };
 
 }  // namespace strata
