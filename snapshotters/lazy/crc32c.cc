@@ -31,9 +31,37 @@ constexpr Tables MakeTables() {
 
 constexpr Tables kTables = MakeTables();
 
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) uint32_t Crc32cSse42(std::span<const uint8_t> bytes,
+                                                       uint32_t before) {
+  uint64_t crc = ~before;
+  size_t at = 0;
+  for (; bytes.size() - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof(word));
+    crc = __builtin_ia32_crc32di(crc, word);
+  }
+  auto rest = static_cast<uint32_t>(crc);
+  for (; at < bytes.size(); ++at) {
+    rest = __builtin_ia32_crc32qi(rest, bytes[at]);
+  }
+  return ~rest;
+}
+#endif
+
 }  // namespace
 
 uint32_t Crc32c(std::span<const uint8_t> bytes, uint32_t before) {
+#if defined(__x86_64__)
+  static const bool has_sse42 = __builtin_cpu_supports("sse4.2") != 0;
+  if (has_sse42) {
+    return Crc32cSse42(bytes, before);
+  }
+#endif
+  return Crc32cSoftware(bytes, before);
+}
+
+uint32_t Crc32cSoftware(std::span<const uint8_t> bytes, uint32_t before) {
   uint32_t crc = ~before;
   size_t at = 0;
   for (; bytes.size() - at >= kSlices; at += kSlices) {

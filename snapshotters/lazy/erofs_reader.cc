@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include "snapshotters/lazy/crc32c.h"
 
@@ -19,7 +20,7 @@ Status Corrupt(std::string_view what) {
 
 template <typename T>
 T Load(std::span<const uint8_t> bytes, uint64_t offset) {
-  T value;
+  T value{};
   std::memcpy(&value, bytes.data() + offset, sizeof(value));
   return value;
 }
@@ -112,7 +113,8 @@ StatusOr<ErofsReader::Inode> ErofsReader::ReadInode(uint64_t nid) const {
   }
   const Inode inode = {Load<ErofsDiskInode>(metadata_, offset), offset};
   if ((inode.disk.format != kErofsFormatPlain && inode.disk.format != kErofsFormatInline) ||
-      ErofsFileType(inode.disk.mode) == 0 || inode.disk.mtime_ns >= 1'000'000'000) {
+      ErofsFileType(inode.disk.mode) == 0 || inode.disk.mtime_ns >= 1'000'000'000 ||
+      inode.disk.size > uint64_t{std::numeric_limits<int64_t>::max()}) {
     return Corrupt("inode");
   }
   return inode;
@@ -232,7 +234,9 @@ StatusOr<ErofsReader::Bytes> ErofsReader::XattrArea(uint64_t nid) const {
   }
   const uint64_t bytes = 4 * (uint64_t{inode.disk.xattr_count} - 1);
   const uint64_t begin = inode.offset + sizeof(ErofsDiskInode) + sizeof(ErofsXattrHeader);
-  if (begin > metadata_.size() || bytes > metadata_.size() - begin) {
+  // The builder shares no xattrs: the words behind the header are the inode's own.
+  if (begin > metadata_.size() || bytes > metadata_.size() - begin ||
+      Load<ErofsXattrHeader>(metadata_, begin - sizeof(ErofsXattrHeader)).shared_count != 0) {
     return Corrupt("xattr area");
   }
   return metadata_.subspan(begin, bytes);

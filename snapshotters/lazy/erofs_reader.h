@@ -51,7 +51,8 @@ class ErofsReader {
   // Calls `visit(entry, next)` for each entry from `cursor` on (0: the first, "." and ".."
   // included) until it returns false; `next` is the cursor behind that entry.
   using DirectoryVisitor = std::function<bool(const ErofsDirectoryEntry&, uint64_t next)>;
-  Status ReadDir(uint64_t directory, uint64_t cursor, const DirectoryVisitor& visit) const;
+  [[nodiscard]] Status ReadDir(uint64_t directory, uint64_t cursor,
+                               const DirectoryVisitor& visit) const;
 
   [[nodiscard]] StatusOr<std::string_view> ReadLink(uint64_t nid) const;
 
@@ -60,7 +61,7 @@ class ErofsReader {
                                                                    std::string_view name) const;
   // The name is `prefix` and `rest` together.
   using XattrVisitor = std::function<void(std::string_view prefix, std::string_view rest)>;
-  Status ListXattr(uint64_t nid, const XattrVisitor& visit) const;
+  [[nodiscard]] Status ListXattr(uint64_t nid, const XattrVisitor& visit) const;
 
   // Where a regular file's bytes begin in the image; they end within image_bytes(). 0 for an empty
   // file.
@@ -69,7 +70,7 @@ class ErofsReader {
  private:
   using Bytes = std::span<const uint8_t>;
   struct Inode {
-    ErofsDiskInode disk;
+    ErofsDiskInode disk{};
     uint64_t offset = 0;
   };
   struct XattrItem {

@@ -90,12 +90,13 @@ class ErofsBuilder::Tree {
   [[nodiscard]] StatusOr<uint32_t> FindPath(std::string_view path) const;
   StatusOr<uint32_t> MakeDirectory(uint32_t parent, std::string_view name, std::string_view path);
   StatusOr<Place> PlaceOf(std::string_view path);
-  StatusOr<std::string> EncodeXattrs(std::string_view path, std::span<const XattrView> xattrs,
-                                     bool opaque) const;
+  [[nodiscard]] StatusOr<std::string> EncodeXattrs(std::string_view path,
+                                                   std::span<const XattrView> xattrs,
+                                                   bool opaque) const;
   Status AddOpaqueXattr(Entry& entry);
 
   Status ResolveHardlinks();
-  StatusOr<uint32_t> Resolve(uint32_t hardlink) const;
+  [[nodiscard]] StatusOr<uint32_t> Resolve(uint32_t hardlink) const;
   void SortChildren();
   void VisitTree();
   Status PlaceInodes(ErofsLayout& layout);
@@ -103,8 +104,9 @@ class ErofsBuilder::Tree {
   [[nodiscard]] uint64_t DirectoryBytes(uint32_t directory) const;
   [[nodiscard]] uint64_t InlineBytes(const Entry& entry) const;
   [[nodiscard]] std::string DirectoryData(uint32_t directory) const;
-  Status WriteInode(const Entry& entry, uint32_t index, ImageOutput& output) const;
-  Status WriteSuperBlock(int fd, const ErofsLayout& layout, const ImageOutput& output) const;
+  [[nodiscard]] Status WriteInode(const Entry& entry, uint32_t index, ImageOutput& output) const;
+  [[nodiscard]] Status WriteSuperBlock(int fd, const ErofsLayout& layout,
+                                       const ImageOutput& output) const;
   [[nodiscard]] std::string Tail(uint32_t index) const;
 
   ErofsBuilderOptions options_;

@@ -134,6 +134,7 @@ Status ErofsBuilder::Tree::PlaceInodes(ErofsLayout& layout) {
     if (IsDir(entry)) {
       entry.size = DirectoryBytes(index);
     }
+    layout.has_xattrs = layout.has_xattrs || entry.xattr_bytes != 0;
     const uint64_t inline_bytes = InlineBytes(entry);
     entry.is_inline = inline_bytes != 0;
     const uint64_t head =
@@ -239,6 +240,7 @@ StatusOr<ErofsLayout> ErofsBuilder::Tree::Finish(int fd) {
   ErofsLayout layout;
   layout.data_offset.assign(entries_.size(), ErofsLayout::kNoData);
   layout.nid.assign(entries_.size(), 0);
+  layout.inodes = order_.size();
   STRATA_RETURN_IF_ERROR(PlaceInodes(layout));
   STRATA_RETURN_IF_ERROR(PlaceData(layout));
   ImageOutput output(fd);

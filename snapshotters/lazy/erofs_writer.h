@@ -49,6 +49,8 @@ struct ErofsLayout {
   static constexpr uint64_t kNoData = ~uint64_t{0};
   uint64_t image_bytes = 0;
   uint64_t metadata_bytes = 0;  // block aligned; what the reader needs, and where data begins
+  uint64_t inodes = 0;
+  bool has_xattrs = false;  // any inode has any, the mark of an opaque directory too
   // By index. nid is 0 for what is not in the image; data_offset is kNoData for all but regular
   // files with bytes. Data runs are block aligned and lie in the order of their Add.
   std::vector<uint64_t> data_offset;

@@ -34,7 +34,7 @@ class ImageOutput {
     buffer_.clear();
     return OkStatus();
   }
-  Status WriteAt(std::string_view bytes, uint64_t offset) const {
+  [[nodiscard]] Status WriteAt(std::string_view bytes, uint64_t offset) const {
     while (!bytes.empty()) {
       const ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
       if (count < 0 && errno == EINTR) {

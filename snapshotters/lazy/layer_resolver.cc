@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "snapshotters/lazy/layer_resolver.h"
+
+#include <absl/strings/escaping.h>
+#include <absl/strings/string_view.h>
+
+#include <span>
+#include <string_view>
+#include <utility>
+
+#include "snapshotters/base/digest.h"
+
+namespace strata {
+namespace {
+
+constexpr std::string_view kStargzFamily = "io.containers.zstd-chunked.";
+constexpr std::string_view kContainersFamily = "io.github.containers.zstd-chunked.";
+
+std::string ShowDigest(const Sha256Digest& digest) {
+  return "sha256:" + absl::BytesToHexString(absl::string_view(
+                         reinterpret_cast<const char*>(digest.data()), digest.size()));
+}
+
+std::string ShowDigest(const std::optional<Sha256Digest>& digest) {
+  return digest ? ShowDigest(*digest) : std::string();
+}
+
+bool HasFamily(const std::map<std::string, std::string>& annotations, std::string_view family) {
+  const auto found = annotations.lower_bound(std::string(family));
+  return found != annotations.end() && found->first.starts_with(family);
+}
+
+std::span<const uint8_t> AsBytes(std::string_view text) {
+  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
+}
+
+}  // namespace
+
+std::string LayerQuestion::Key() const {
+  std::string key =
+      (ahead ? "ahead " : "") + request.digest + " " + reference.host + "/" + reference.repository;
+  key += " " + ShowDigest(pin.toc_digest) + " " + ShowDigest(pin.manifest_checksum);
+  key += policy.allow_unpinned ? " unpinned" : "";
+  return key;
+}
+
+StatusOr<LayerQuestion> ParseLayerRequest(const LayerRequest& request, const VerifyPolicy& policy,
+                                          bool allow_skip_verify) {
+  LayerQuestion question{.request = request, .policy = policy};
+  STRATA_ASSIGN_OR_RETURN(question.reference, ParseReference(request.reference));
+  STRATA_RETURN_IF_ERROR(ValidateDigest(request.digest));
+  STRATA_ASSIGN_OR_RETURN(question.pin, ParseTocPin(request.annotations));
+  if (request.skip_verify && allow_skip_verify) {
+    question.policy.allow_unpinned = true;
+  }
+  if (HasFamily(request.annotations, kContainersFamily)) {
+    question.zstd_format = LayerFormat::kZstdChunkedContainers;
+  } else if (HasFamily(request.annotations, kStargzFamily)) {
+    question.zstd_format = LayerFormat::kZstdChunked;
+  }
+  return question;
+}
+
+StatusOr<BlobSource> BlobSourceOf(const LayerSource& source) {
+  STRATA_ASSIGN_OR_RETURN(Reference reference, ParseReference(source.reference));
+  return BlobSource{.reference = std::move(reference),
+                    .digest = source.digest,
+                    .size = source.blob_bytes,
+                    .urls = source.urls};
+}
+
+void LayerResolver::Fetch(const LayerQuestion& question, Deadline deadline, Callback callback) {
+  const std::shared_ptr<Blob> blob = blobs_.Open({.reference = question.reference,
+                                                  .digest = question.request.digest,
+                                                  .size = question.request.blob_bytes,
+                                                  .urls = question.request.urls});
+  const TocQuestion toc_question{
+      .blob = blob,
+      .blob_bytes = question.request.blob_bytes,
+      .pin = question.policy.disabled ? TocPin{} : question.pin,
+      .zstd_format = question.policy.disabled ? std::nullopt : question.zstd_format,
+      .need_pin = !question.ahead && !question.policy.allow_unpinned && !question.policy.disabled,
+      .longest_toc = options_.limits.toc_bytes,
+      .deadline = deadline};
+  const auto layer = std::make_shared<Fetching>(
+      Fetching{.question = question, .deadline = deadline, .callback = std::move(callback)});
+  // On the I/O thread this may be gone already; on a thread of the tasks it is there.
+  FetchToc(toc_question, [this, layer, tasks = tasks_](StatusOr<FetchedToc> fetched) {
+    const Status status = fetched.status();
+    if (fetched.ok()) {
+      layer->fetched = *std::move(fetched);
+    }
+    tasks->Post([this, layer, status] {
+      if (!status.ok()) {
+        layer->callback(status);
+      } else if (layer->fetched.footer.format == LayerFormat::kExternalToc) {
+        FindExternal(layer);
+      } else {
+        layer->callback(std::move(layer->fetched));
+      }
+    });
+  });
+}
+
+void LayerResolver::FindExternal(const std::shared_ptr<Fetching>& layer) {
+  const LayerQuestion& question = layer->question;
+  toc_images_.Find(question.reference, question.request.digest, layer->deadline,
+                   [this, layer, tasks = tasks_](const StatusOr<ManifestLayer>& toc) {
+                     tasks->Post([this, layer, toc] {
+                       if (toc.ok()) {
+                         FetchExternal(layer, *toc);
+                       } else {
+                         layer->callback(toc.status());
+                       }
+                     });
+                   });
+}
+
+void LayerResolver::FetchExternal(const std::shared_ptr<Fetching>& layer,
+                                  const ManifestLayer& toc) {
+  if (toc.size > options_.limits.toc_bytes) {
+    layer->callback(TocTooLong(toc.size, options_.limits.toc_bytes));
+    return;
+  }
+  const std::shared_ptr<Blob> blob =
+      blobs_.Open({.reference = TocImages::TocReference(layer->question.reference),
+                   .digest = toc.digest,
+                   .size = toc.size});
+  FetchWhole(blob, toc.size, layer->deadline,
+             [layer, tasks = tasks_](StatusOr<std::string> compressed) {
+               const Status status = compressed.status();
+               if (compressed.ok()) {
+                 layer->fetched.compressed = *std::move(compressed);
+               }
+               tasks->Post([layer, status] {
+                 if (status.ok()) {
+                   layer->callback(std::move(layer->fetched));
+                 } else {
+                   layer->callback(status);
+                 }
+               });
+             });
+}
+
+StatusOr<ResolvedLayer> LayerResolver::Decode(const LayerQuestion& question,
+                                              const FetchedToc& fetched) const {
+  VerifyPolicy policy = question.policy;
+  policy.allow_unpinned = policy.allow_unpinned || question.ahead;
+  STRATA_ASSIGN_OR_RETURN(std::string json, DecodeToc(fetched.footer, AsBytes(fetched.compressed),
+                                                      question.pin, policy, options_.limits));
+  const bool pinned = question.pinned(fetched.footer.format);
+  const bool is_pinned_by_json = pinned && question.pin.toc_digest.has_value();
+  const bool verified = pinned || question.ahead;
+  LayerSource source;
+  source.reference = question.request.reference;
+  source.digest = question.request.digest;
+  source.blob_bytes = fetched.blob_bytes;
+  source.urls = question.request.urls;
+  source.format = fetched.footer.format;
+  // What was compared with the pin just now need not be hashed once more.
+  source.toc_digest = ShowDigest(is_pinned_by_json ? *question.pin.toc_digest : Sha256(json));
+  source.toc_compressed_digest = ShowDigest(Sha256(fetched.compressed));
+  source.user_xattr = options_.user_xattr;
+  source.verified = verified;
+  return ResolvedLayer{.plan = {.source = std::move(source),
+                                .footer = fetched.footer,
+                                .limits = options_.limits,
+                                .allow_unverified_chunks = !verified},
+                       .toc_json = std::move(json)};
+}
+
+}  // namespace strata

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A LayerStore on a registry of the test's own, with a filler and a presenter that only write down
+// what they are told.
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "snapshotters/lazy/layer_store.h"
+#include "tests/support/http_server.h"
+#include "tests/support/lazy_layer_builder.h"
+#include "tests/support/temp_dir.h"
+
+namespace strata::testing {
+
+// Until `condition` holds; false after a generous time.
+bool Eventually(const std::function<bool()>& condition);
+
+class AnyoneCredentials : public CredentialSource {
+ public:
+  StatusOr<std::optional<Credential>> Find(std::string_view /*host*/,
+                                           const Reference& /*reference*/) override {
+    return std::nullopt;
+  }
+};
+
+// Blobs and manifests over HTTP. `intercept` may answer first; `Hold` lets requests wait.
+class FakeRegistry {
+ public:
+  FakeRegistry();
+  ~FakeRegistry() { Release(); }
+
+  void Put(const std::string& blob) { PutAs(DigestOf(blob), blob); }
+  void PutAs(const std::string& digest, const std::string& blob);
+  void PutManifest(const std::string& tag, const std::string& manifest);
+  void Intercept(std::function<std::optional<ServerReply>(const ServerRequest&)> answer);
+  void Delay(std::chrono::milliseconds latency) { latency_ms_ = latency.count(); }
+  void Hold();
+  void Release();
+
+  [[nodiscard]] std::string Image(const std::string& tag = "1") const {
+    return server_.host() + "/a/b:" + tag;
+  }
+  std::vector<ServerRequest> requests() { return server_.requests(); }
+
+ private:
+  ServerReply Answer(const ServerRequest& request);
+
+  std::mutex mutex_;
+  std::condition_variable released_;
+  bool held_ = false;
+  std::map<std::string, std::string> content_;  // by the end of the path
+  std::function<std::optional<ServerReply>(const ServerRequest&)> intercept_;
+  std::atomic<int64_t> latency_ms_{0};
+  HttpServer server_;  // last: it uses the others
+};
+
+class FakeFillLayer : public FillLayer {
+ public:
+  FakeFillLayer(std::shared_ptr<LayerImage> image, std::shared_ptr<Blob> blob,
+                Filler::CompleteCallback on_complete)
+      : image_(std::move(image)), blob_(std::move(blob)), on_complete_(std::move(on_complete)) {}
+  LayerImage& image() override { return *image_; }
+  [[nodiscard]] State state() const override {
+    return {.present_chunks = image_->extents().present(), .last_error = last_error};
+  }
+  // Every chunk becomes present (with the bytes that the hole has).
+  void Complete();
+
+  Status last_error;
+
+ private:
+  const std::shared_ptr<LayerImage> image_;
+  const std::shared_ptr<Blob> blob_;
+  const Filler::CompleteCallback on_complete_;
+};
+
+class FakeFiller : public Filler {
+ public:
+  std::shared_ptr<FillLayer> Add(std::shared_ptr<LayerImage> image, std::shared_ptr<Blob> blob,
+                                 CompleteCallback on_complete) override;
+  void Want(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
+            Callback callback) override;
+  void Prefetch(const std::shared_ptr<FillLayer>& layer, uint64_t blob_end) override;
+  void FetchAll(const std::shared_ptr<FillLayer>& layer) override;
+  void Nudge() override {}
+  void Forget(const std::shared_ptr<FillLayer>& layer) override;
+  [[nodiscard]] Counters counters() const override { return {}; }
+
+  using Call = std::pair<uint64_t, uint64_t>;  // layer, argument
+  std::vector<Call> prefetched();
+  std::vector<uint64_t> fetched();
+  std::vector<uint64_t> forgotten();
+  std::shared_ptr<FakeFillLayer> layer(uint64_t number);
+
+ private:
+  std::mutex mutex_;
+  std::map<uint64_t, std::shared_ptr<FakeFillLayer>> layers_;
+  std::vector<Call> prefetched_;
+  std::vector<uint64_t> fetched_;
+  std::vector<uint64_t> forgotten_;
+};
+
+class FakePresenter : public Presenter {
+ public:
+  [[nodiscard]] std::string_view name() const override { return "fake"; }
+  Status Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) override;
+  void Withdraw(uint64_t layer_number) override;
+
+  std::vector<std::string> shown();
+  std::vector<uint64_t> withdrawn();
+  void FailWith(const Status& status);
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::string> shown_;
+  std::vector<uint64_t> withdrawn_;
+  Status failure_;
+};
+
+class StepClock : public Clock {
+ public:
+  TimeNs Now() override { return now; }
+  std::atomic<TimeNs> now{1'700'000'000'000'000'000};
+};
+
+class LayerStoreFixture : public ::testing::Test {
+ protected:
+  LayerStoreFixture();
+  ~LayerStoreFixture() override;
+
+  void Start();
+  void Stop() { store_.reset(); }
+
+  // A layer with one file of the name, in the registry.
+  BuiltLayer Add(const std::string& name, const LayerBuildOptions& options = {});
+  [[nodiscard]] LayerRequest Ask(const BuiltLayer& layer) const;
+  // Asks, and lets the layer go.
+  uint64_t GetNumber(const BuiltLayer& layer);
+  Status GetStatus(const LayerRequest& request) { return store_->Get(request).status(); }
+  [[nodiscard]] bool OnDisk(uint64_t number) const;
+  [[nodiscard]] std::vector<LayerStore::Row> Fallbacks();
+
+  TempDir root_;
+  FakeRegistry registry_;
+  AnyoneCredentials credentials_;
+  std::unique_ptr<HttpClient> http_;
+  std::unique_ptr<BlobClient> blobs_;
+  FakePresenter presenter_;
+  FakeFiller filler_;
+  StepClock clock_;
+  std::mutex referenced_mutex_;
+  std::set<uint64_t> referenced_;
+  LayerStoreOptions options_;
+  std::unique_ptr<LayerStore> store_;
+};
+
+}  // namespace strata::testing
