@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/config.h"
 
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
 #include <fcntl.h>
-#include <toml++/toml.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <optional>
 #include <sstream>
 #include <utility>
@@ -22,21 +20,6 @@ Status Bad(const std::string& message) {
   return MakeStatus(StatusCode::kInvalidArgument, message);
 }
 
-// One setting: its key in the file, and what takes its value.
-struct Setting {
-  std::string_view key;
-  std::string_view expected;
-  std::function<Status(const toml::node&, DaemonConfig*)> set;
-};
-
-std::function<Status(const toml::node&, DaemonConfig*)> Text(
-    std::function<Status(const std::string&, DaemonConfig*)> set) {
-  return [set = std::move(set)](const toml::node& node, DaemonConfig* config) -> Status {
-    const std::optional<std::string> text = node.value_exact<std::string>();
-    return text.has_value() ? set(*text, config) : Bad("expected a string");
-  };
-}
-
 Status SetLogLevel(const std::string& text, DaemonConfig* config) {
   STRATA_ASSIGN_OR_RETURN(config->log_level, ParseLogLevel(text));
   return OkStatus();
@@ -47,57 +30,90 @@ Status SetLogFormat(const std::string& text, DaemonConfig* config) {
   return OkStatus();
 }
 
-std::vector<Setting> Settings() {
-  const auto member = [](std::string DaemonConfig::*field) {
-    return Text([field](const std::string& text, DaemonConfig* config) {
+// A key whose value is a text.
+ConfigKey TextKey(std::string path, std::function<Status(const std::string&)> set) {
+  return {.path = std::move(path), .set = [set = std::move(set)](const ConfigValue& value) {
+            STRATA_ASSIGN_OR_RETURN(const std::string text, value.Text());
+            const Status status = set(text);
+            return status.ok() ? status : value.Bad(StatusMessage(status));
+          }};
+}
+
+// The keys that every kind has.
+std::vector<ConfigKey> CommonKeys(DaemonConfig* config) {
+  const auto member = [config](std::string path, std::string DaemonConfig::*field) {
+    return TextKey(std::move(path), [config, field](const std::string& text) {
       config->*field = text;
       return OkStatus();
     });
   };
   return {
-      {.key = "root", .expected = "a string", .set = member(&DaemonConfig::root)},
-      {.key = "socket", .expected = "a string", .set = member(&DaemonConfig::socket)},
-      {.key = "log_level", .expected = "a string", .set = Text(SetLogLevel)},
-      {.key = "log_format", .expected = "a string", .set = Text(SetLogFormat)},
-      {.key = "anchor_dir", .expected = "a string", .set = member(&DaemonConfig::anchor_dir)},
-      {.key = "allow_volatile_root",
-       .expected = "true or false",
+      member("root", &DaemonConfig::root),
+      member("socket", &DaemonConfig::socket),
+      TextKey("log_level", [config](const std::string& text) { return SetLogLevel(text, config); }),
+      TextKey("log_format",
+              [config](const std::string& text) { return SetLogFormat(text, config); }),
+      member("anchor_dir", &DaemonConfig::anchor_dir),
+      {.path = "allow_volatile_root",
        .set =
-           [](const toml::node& node, DaemonConfig* config) {
-             const std::optional<bool> value = node.value_exact<bool>();
-             config->allow_volatile_root = value.value_or(false);
-             return value.has_value() ? OkStatus() : Bad("expected true or false");
+           [config](const ConfigValue& value) {
+             STRATA_ASSIGN_OR_RETURN(config->allow_volatile_root, value.Boolean());
+             return OkStatus();
            }},
   };
 }
 
-Status ApplyFile(const std::string& path, const std::string& content, DaemonConfig* config) {
-  const auto at = [&path](const toml::source_region& region) {
-    return "config '" + path + "' line " + std::to_string(region.begin.line) + ": ";
-  };
-  const toml::parse_result parsed = toml::parse(content, path);
-  if (!parsed) {
-    return Bad(at(parsed.error().source()) + std::string(parsed.error().description()));
+// The keys, without their tables' names, that stand in the same table as `path`.
+std::string Siblings(const std::vector<ConfigKey>& keys, const std::string& path) {
+  const size_t dot = path.rfind('.');
+  const std::string table = dot == std::string::npos ? "" : path.substr(0, dot + 1);
+  std::vector<std::string> names;
+  for (const ConfigKey& key : keys) {
+    if (key.path.starts_with(table)) {
+      const std::string rest = key.path.substr(table.size());
+      names.push_back(rest.substr(0, rest.find('.')));
+    }
   }
-  const std::vector<Setting> settings = Settings();
-  for (const auto& [key, node] : parsed.table()) {
-    const auto setting =
-        std::find_if(settings.begin(), settings.end(),
-                     [&key = key](const Setting& known) { return known.key == key.str(); });
-    if (setting == settings.end()) {
-      std::string known;
-      for (const Setting& one : settings) {
-        known += (known.empty() ? "" : ", ") + std::string(one.key);
-      }
-      return Bad(at(key.source()) + "unknown key '" + std::string(key.str()) + "', expected " +
-                 known);
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  std::string list;
+  for (const std::string& name : names) {
+    list += (list.empty() ? "" : ", ") + name;
+  }
+  return list;
+}
+
+Status ApplyTable(const std::vector<ConfigKey>& keys, const ConfigValue::Table& table) {
+  for (const auto& [name, value] : table) {
+    const std::string& path = value.path();
+    const auto key = std::find_if(keys.begin(), keys.end(),
+                                  [&path](const ConfigKey& known) { return known.path == path; });
+    if (key != keys.end()) {
+      STRATA_RETURN_IF_ERROR(key->set(value));
+      continue;
     }
-    if (const Status status = setting->set(node, config); !status.ok()) {
-      return Bad(at(key.source()) + "key '" + std::string(key.str()) +
-                 "': " + std::string(StatusMessage(status)));
+    const bool is_table = std::any_of(keys.begin(), keys.end(), [&path](const ConfigKey& known) {
+      return known.path.starts_with(path + ".");
+    });
+    if (!is_table) {
+      return value.Unknown(Siblings(keys, path));
     }
+    if (value.table() == nullptr) {
+      return value.Bad("expected a table");
+    }
+    STRATA_RETURN_IF_ERROR(ApplyTable(keys, *value.table()));
   }
   return OkStatus();
+}
+
+Status ApplyFile(const std::string& path, const std::string& content,
+                 const std::vector<ConfigKey>& keys) {
+  const auto apply = [&]() -> Status {
+    STRATA_ASSIGN_OR_RETURN(const ConfigValue file, ConfigValue::Parse(content));
+    return ApplyTable(keys, *file.table());
+  };
+  const Status status = apply();
+  return status.ok() ? status : Bad("config '" + path + "' " + std::string(StatusMessage(status)));
 }
 
 // Flags as they were given; what was not given does not touch the file's values.
@@ -109,9 +125,10 @@ struct Flags {
   std::optional<std::string> config;
   std::optional<std::string> anchor_dir;
   bool allow_volatile_root = false;
+  std::vector<std::optional<std::string>> of_the_kind;  // one for each of its flags
 };
 
-Status ApplyFlags(const Flags& flags, DaemonConfig* config) {
+Status ApplyFlags(const Flags& flags, const KindSettings& settings, DaemonConfig* config) {
   if (flags.root.has_value()) {
     config->root = *flags.root;
   }
@@ -128,6 +145,11 @@ Status ApplyFlags(const Flags& flags, DaemonConfig* config) {
     STRATA_RETURN_IF_ERROR(Annotate(SetLogFormat(*flags.log_format, config), "--log-format"));
   }
   config->allow_volatile_root = config->allow_volatile_root || flags.allow_volatile_root;
+  for (size_t i = 0; i < settings.flags.size(); ++i) {
+    if (const std::optional<std::string>& text = flags.of_the_kind[i]; text.has_value()) {
+      STRATA_RETURN_IF_ERROR(Annotate(settings.flags[i].set(*text), settings.flags[i].name));
+    }
+  }
   return OkStatus();
 }
 
@@ -152,6 +174,11 @@ void Describe(const ConfigSources& sources, const DaemonConfig& defaults, Flags*
                   "where to remember roots on other disks (default " + defaults.anchor_dir +
                       "; '' does not)")
       ->type_name("DIR");
+  flags->of_the_kind.resize(sources.settings.flags.size());
+  for (size_t i = 0; i < sources.settings.flags.size(); ++i) {
+    const ConfigFlag& flag = sources.settings.flags[i];
+    app->add_option(flag.name, flags->of_the_kind[i], flag.help)->type_name(flag.type);
+  }
 }
 
 }  // namespace
@@ -183,11 +210,13 @@ StatusOr<std::variant<DaemonConfig, PrintAndExit>> ReadConfig(
   const std::string file = flags.config.value_or("/etc/strata/" + sources.kind + ".toml");
   const StatusOr<std::string> content = sources.read_file(file);
   if (content.ok()) {
-    STRATA_RETURN_IF_ERROR(ApplyFile(file, *content, &config));
+    std::vector<ConfigKey> keys = CommonKeys(&config);
+    keys.insert(keys.end(), sources.settings.keys.begin(), sources.settings.keys.end());
+    STRATA_RETURN_IF_ERROR(ApplyFile(file, *content, keys));
   } else if (flags.config.has_value() || content.status().code() != StatusCode::kNotFound) {
     return Annotate(content.status(), "config '" + file + "'");
   }
-  STRATA_RETURN_IF_ERROR(ApplyFlags(flags, &config));
+  STRATA_RETURN_IF_ERROR(ApplyFlags(flags, sources.settings, &config));
   return config;
 }
 

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "services/config_value.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/base/status.h"
 
@@ -23,6 +24,26 @@ struct DaemonConfig {
   std::string anchor_dir = "/var/lib/strata/anchors";
 };
 
+// A key of the file, with the names of the tables that it is in: "blob.max_retries".
+struct ConfigKey {
+  std::string path;
+  // Takes the value, whatever its type. Its errors come from the value (ConfigValue::Bad).
+  std::function<Status(const ConfigValue&)> set;
+};
+
+struct ConfigFlag {
+  std::string name;  // "--presenter"
+  std::string type;  // as --help shows it: "NAME"
+  std::string help;
+  std::function<Status(const std::string&)> set;
+};
+
+// What one kind can be told besides.
+struct KindSettings {
+  std::vector<ConfigKey> keys;
+  std::vector<ConfigFlag> flags;
+};
+
 // What the command line asks for besides serving: print `text` and exit with success.
 struct PrintAndExit {
   std::string text;
@@ -33,11 +54,13 @@ struct ConfigSources {
   std::string version;
   // Reads a file; NotFound when it is not there. Injected, so that tests need no files.
   std::function<StatusOr<std::string>(const std::string& path)> read_file;
+  KindSettings settings;
 };
 
 // The configuration from `arguments` (without the program's name). A file given by --config must
-// exist; without the flag /etc/strata/<kind>.toml is read when it is there. InvalidArgument names
-// the flag, or file, line and key, and what was expected.
+// exist; without the flag /etc/strata/<kind>.toml is read when it is there. What the kind can be
+// told is given to it, the file's first. InvalidArgument names the flag, or file, line and key, and
+// what was expected.
 StatusOr<std::variant<DaemonConfig, PrintAndExit>> ReadConfig(
     const ConfigSources& sources, const std::vector<std::string>& arguments);
 

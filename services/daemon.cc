@@ -26,6 +26,8 @@ namespace {
 constexpr std::chrono::milliseconds kDrainPatience{10'000};
 // Usage walks at a time: they are bound by the disk, and more would only make it seek.
 constexpr size_t kWalkThreads = 4;
+// Layers that are waited for at a time; clients prepare an image one layer after the other.
+constexpr size_t kRemoteThreads = 64;
 // How often memory that a burst of calls left is given back.
 constexpr std::chrono::milliseconds kHousekeepingInterval{1000};
 
@@ -33,9 +35,10 @@ constexpr std::chrono::milliseconds kHousekeepingInterval{1000};
 // worth of contention in gRPC, and memory is one of the things we are measured by.
 void TuneMemory() {
   (void)::mallopt(M_ARENA_MAX, 2);  // fails only for an unknown parameter
-  // LMDB allocates and frees 2 MiB of page list for every nested transaction: from the heap, not by
-  // an mmap each time.
+  // LMDB allocates and frees 2 MiB of page list for every nested transaction: from the heap, and
+  // kept there, not by an mmap or a brk each time. What stays is given back by the housekeeping.
   (void)::mallopt(M_MMAP_THRESHOLD, 8 << 20);
+  (void)::mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
 // A snapshotter may hold a descriptor per connection and per walk; the default soft limit is 1,024.
@@ -96,7 +99,7 @@ Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations) {
     }
     // A store that a failed disk write has closed opens again only in a new process.
     CallContext call;
-    const Status store = snapshotter.Stat(call, "strata/health").status();
+    Status store = snapshotter.Stat(call, "strata/health").status();
     if (store.code() == StatusCode::kUnavailable) {
       return store;
     }
@@ -131,10 +134,14 @@ StatusOr<int> Serve(const DaemonKind& kind, const DaemonConfig& config) {
   const std::string where = listeners.front().path();
   WorkerPool mutations({});
   WorkerPool walks({.threads = kWalkThreads});
+  WorkerPool remote({.threads = kRemoteThreads});
   STRATA_ASSIGN_OR_RETURN(
       const std::unique_ptr<RpcServer> server,
-      RpcServer::Start({.snapshotter = *snapshotter, .mutations = mutations, .walks = walks},
-                       std::move(listeners)));
+      RpcServer::Start({.snapshotter = *snapshotter,
+                        .mutations = mutations,
+                        .walks = walks,
+                        .remote = kind.remote ? &remote : nullptr},
+                       kind.control ? &kind.control() : nullptr, std::move(listeners)));
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
       std::chrono::steady_clock::now() - started);
   LogInfo("serving", {{"kind", kind.name},
@@ -162,7 +169,11 @@ int DaemonMain(const DaemonKind& kind, int argc, char** argv) {
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   TuneMemory();
   const ConfigSources sources = {
-      .kind = kind.name, .version = std::string(kVersion), .read_file = ReadConfigFile};
+      .kind = kind.name,
+      .version = std::string(kVersion),
+      .read_file = ReadConfigFile,
+      .settings = kind.settings,
+  };
   const auto config = ReadConfig(sources, std::vector<std::string>(argv + 1, argv + argc));
   if (!config.ok()) {
     LogError("cannot start", {{"error", std::string(StatusMessage(config.status()))}});

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "services/config.h"
+#include "services/control_source.h"
 #include "snapshotters/core/snapshotter.h"
 
 namespace strata {
@@ -18,6 +19,13 @@ struct DaemonKind {
   std::function<StatusOr<std::unique_ptr<Snapshotter>>(const DaemonConfig&)> open;
   // What can be said of a root's path before anything is touched.
   std::function<Status(const std::string& root)> check_root;
+  // What this kind can be told besides what all can; empty: nothing.
+  KindSettings settings;
+  // Whether a Prepare may wait for a registry.
+  bool remote = false;
+  // What the control service shows; asked once, after `open`, and used until the snapshotter ends.
+  // Empty: there is no control service.
+  std::function<ControlSource&()> control;
 };
 
 // Exit codes: what a service manager and a script may branch on.

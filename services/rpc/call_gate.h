@@ -24,6 +24,8 @@ class CallGate {
 
   void Leave() { in_flight_.fetch_sub(1); }
 
+  [[nodiscard]] bool Idle() const { return in_flight_.load() == 0; }
+
   // Whether all have left within `patience`.
   bool Drain(std::chrono::milliseconds patience) {
     constexpr std::chrono::milliseconds kPoll{1};

@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "services/rpc/control_service.h"
 #include "snapshotters/base/log.h"
 
 namespace strata {
@@ -33,7 +34,8 @@ class CallbackServer final : public RpcServer {
  public:
   ~CallbackServer() override { Stop(std::chrono::milliseconds(0)); }
 
-  Status Begin(SnapshotsServiceTargets targets, std::vector<Listener> listeners) {
+  Status Begin(SnapshotsServiceTargets targets, ControlSource* control,
+               std::vector<Listener> listeners) {
     listeners_ = std::move(listeners);
     wake_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (!wake_.valid()) {
@@ -43,6 +45,10 @@ class CallbackServer final : public RpcServer {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::ServerBuilder builder;
     builder.RegisterService(&service_->service());
+    if (control != nullptr) {
+      control_ = NewControlService(*control, targets.walks);
+      builder.RegisterService(&control_->service());
+    }
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -74,6 +80,9 @@ class CallbackServer final : public RpcServer {
     (void)!::write(wake_.get(), &one, sizeof(one));
     thread_.join();
     service_->Drain(patience);
+    if (control_ != nullptr) {
+      control_->Drain(patience);
+    }
     // Nobody waits for an answer of ours any more; what is left are connections whose clients do
     // not read.
     server_->Shutdown(std::chrono::system_clock::now() + kConnectionPatience);
@@ -132,6 +141,7 @@ class CallbackServer final : public RpcServer {
   std::vector<Listener> listeners_;
   UniqueFd wake_;
   std::unique_ptr<SnapshotsService> service_;
+  std::unique_ptr<ControlService> control_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::thread thread_;
@@ -140,9 +150,10 @@ class CallbackServer final : public RpcServer {
 }  // namespace
 
 StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(SnapshotsServiceTargets targets,
+                                                      ControlSource* control,
                                                       std::vector<Listener> listeners) {
   auto server = std::make_unique<CallbackServer>();
-  STRATA_RETURN_IF_ERROR(server->Begin(targets, std::move(listeners)));
+  STRATA_RETURN_IF_ERROR(server->Begin(targets, control, std::move(listeners)));
   return server;
 }
 

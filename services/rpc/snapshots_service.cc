@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <services/snapshots/v1/snapshots.grpc.pb.h>
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <utility>
@@ -23,6 +24,9 @@ using codec::ToGrpc;
 using codec::ToWire;
 using grpc::ByteBuffer;
 namespace wire = codec::wire;
+
+// Of a Prepare that may be answered with a remote snapshot (snapshots-contract 6.2).
+constexpr char kTargetLabel[] = "containerd.io/snapshot.ref";
 
 // The answer of a call as bytes: the message that the client will parse.
 using Answer = StatusOr<std::string>;
@@ -59,10 +63,11 @@ Status Stopping() {
 }
 
 grpc::Status Reply(Answer answer, ByteBuffer* response) {
-  if (answer.ok()) {
-    *response = ToBuffer(*std::move(answer));
+  if (!answer.ok()) {
+    return ToGrpc(answer.status());
   }
-  return ToGrpc(answer.status());
+  *response = ToBuffer(*std::move(answer));
+  return grpc::Status::OK;
 }
 
 // A unary call that runs on a pool. It owns itself from Start to gRPC's OnDone.
@@ -71,8 +76,15 @@ class PooledCall final : public grpc::ServerUnaryReactor {
  public:
   static PooledCall* Start(WorkerPool& pool, CallGate& gate, const ByteBuffer& bytes,
                            ByteBuffer* response, Work<Request> work) {
+    return Start([&pool](const Request& /*request*/) { return &pool; }, gate, bytes, response,
+                 std::move(work));
+  }
+  // `choose`: the pool for a request.
+  template <typename Choose>
+  static PooledCall* Start(const Choose& choose, CallGate& gate, const ByteBuffer& bytes,
+                           ByteBuffer* response, Work<Request> work) {
     auto* call = new PooledCall(gate, response, std::move(work));
-    call->Begin(pool, bytes);
+    call->Begin(choose, bytes);
     return call;
   }
 
@@ -88,13 +100,15 @@ class PooledCall final : public grpc::ServerUnaryReactor {
   PooledCall(CallGate& gate, ByteBuffer* response, Work<Request> work)
       : gate_(gate), response_(response), work_(std::move(work)) {}
 
-  void Begin(WorkerPool& pool, const ByteBuffer& bytes) {
+  template <typename Choose>
+  void Begin(const Choose& choose, const ByteBuffer& bytes) {
     entered_ = gate_.Enter();
     if (const Status status = entered_ ? Parse(bytes, &request_) : Stopping(); !status.ok()) {
       Finish(ToGrpc(status));
       return;
     }
-    if (!pool.Submit([this] { Finish(Reply(work_(context_, request_), response_)); })) {
+    WorkerPool* const pool = choose(request_);
+    if (!pool->Submit([this] { Finish(Reply(work_(context_, request_), response_)); })) {
       Finish(ToGrpc(MakeStatus(StatusCode::kUnavailable,
                                "too many calls wait for this snapshotter: try again later")));
     }
@@ -211,8 +225,13 @@ class CallbackService final : public SnapshotsService, public RawService {
   void Drain(std::chrono::milliseconds patience) override { (void)gate_.Drain(patience); }
 
   Reactor* Prepare(Context* /*context*/, const ByteBuffer* in, ByteBuffer* out) override {
-    return Mutation<wire::PrepareSnapshotRequest>(
-        in, out, [this](CallContext& call, const wire::PrepareSnapshotRequest& request) {
+    const auto choose = [this](const wire::PrepareSnapshotRequest& request) {
+      const bool may_wait = targets_.remote != nullptr && request.labels().contains(kTargetLabel);
+      return may_wait ? targets_.remote : &targets_.mutations;
+    };
+    return PooledCall<wire::PrepareSnapshotRequest>::Start(
+        choose, gate_, *in, out,
+        [this](CallContext& call, const wire::PrepareSnapshotRequest& request) {
           return MountsAnswer<wire::PrepareSnapshotResponse>(targets_.snapshotter.Prepare(
               call, request.key(), request.parent(), FromWire(request.labels())));
         });
@@ -235,9 +254,9 @@ class CallbackService final : public SnapshotsService, public RawService {
         });
   }
 
-  Reactor* Remove(Context* /*context*/, const ByteBuffer* in, ByteBuffer* out) override {
-    return Mutation<wire::RemoveSnapshotRequest>(
-        in, out, [this](CallContext& call, const wire::RemoveSnapshotRequest& request) {
+  Reactor* Remove(Context* context, const ByteBuffer* in, ByteBuffer* out) override {
+    return ShortMutation<wire::RemoveSnapshotRequest>(
+        context, in, out, [this](CallContext& call, const wire::RemoveSnapshotRequest& request) {
           return EmptyAnswer(targets_.snapshotter.Remove(call, request.key()));
         });
   }
@@ -298,6 +317,19 @@ class CallbackService final : public SnapshotsService, public RawService {
     return PooledCall<Request>::Start(targets_.mutations, gate_, *in, out, std::move(work));
   }
 
+  // One that does nothing but its transaction. When no other call is under way there is nobody to
+  // share a commit with, and the way to another thread would cost a lone caller more than the rest
+  // of the call; gRPC has another thread for what comes meanwhile.
+  template <typename Request, typename Function>
+  Reactor* ShortMutation(Context* context, const ByteBuffer* in, ByteBuffer* out, Function work) {
+    if (!gate_.Idle() || here_.exchange(true)) {
+      return Mutation<Request>(in, out, std::move(work));
+    }
+    Reactor* reactor = Read<Request>(context, in, out, std::move(work));
+    here_.store(false);
+    return reactor;
+  }
+
   // Answered here and now.
   template <typename Request, typename Function>
   Reactor* Read(Context* context, const ByteBuffer* in, ByteBuffer* out, Function work) {
@@ -316,6 +348,7 @@ class CallbackService final : public SnapshotsService, public RawService {
 
   const SnapshotsServiceTargets targets_;
   CallGate gate_;
+  std::atomic<bool> here_{false};  // a mutation runs on a thread of gRPC's
 };
 
 }  // namespace

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The gRPC side of a Snapshotter, on gRPC's callback API: calls that only read are answered on
-// gRPC's own threads, the others on a pool, so that as many as possible wait in one commit. Safe
-// from any thread, as gRPC calls it.
+// gRPC's own threads, the others on a pool, so that as many as possible wait in one commit; a
+// Remove that is the only call runs on gRPC's thread too. Safe from any thread, as gRPC calls it.
 #pragma once
 
 #include <chrono>
@@ -21,6 +21,8 @@ struct SnapshotsServiceTargets {
   Snapshotter& snapshotter;
   WorkerPool& mutations;
   WorkerPool& walks;  // usage of actives: they may take long and must not hold up mutations
+  // Prepares that may ask a registry, for the same reason; null: this kind has none.
+  WorkerPool* remote = nullptr;
 };
 
 class SnapshotsService {

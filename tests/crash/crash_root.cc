@@ -28,7 +28,7 @@ std::string ReadText(const std::string& path) {
 }
 
 CrashRoot::CrashRoot(Options options)
-    : options_(std::move(options)), overlay_(options_.server.ends_with("overlayfs")) {
+    : options_(std::move(options)), overlay_(!options_.server.ends_with("native")) {
   std::mt19937_64 random(options_.seed);
   for (int i = 0; i < options_.callers; ++i) {
     callers_.emplace_back("c" + std::to_string(i) + "/", random());

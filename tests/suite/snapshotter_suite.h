@@ -44,7 +44,7 @@ class SuiteInstance {
 
 struct SuiteTarget {
   std::string name;  // of the target, in test names: letters, digits, '_'
-  std::string kind;  // "native" or "overlayfs"
+  std::string kind;  // "native", "overlayfs", "stargz"
   // The snapshotter on `root`, which may not exist yet. Null: this target is not available, and the
   // tests are skipped.
   std::function<std::unique_ptr<SuiteInstance>(const std::string& root)> make;
@@ -71,7 +71,7 @@ class SnapshotterSuite : public ::testing::TestWithParam<SuiteTarget> {
 
   Snapshotter& sn() { return instance_->snapshotter(); }
   void Restart() { instance_->Restart(); }
-  [[nodiscard]] bool overlay() const { return GetParam().kind == "overlayfs"; }
+  [[nodiscard]] bool overlay() const { return GetParam().kind != "native"; }
 
   // Operations that must succeed; a failure fails the test and returns something empty.
   std::vector<Mount> Prepare(std::string_view key, std::string_view parent = "",

@@ -21,7 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from support import daemon, mounts, process  # noqa: E402
 
-KINDS = ["native", "overlayfs"]
+KINDS = ["native", "overlayfs", "stargz"]
 UNITS = daemon.CHECKOUT / "systemd"
 # systemd.exec(5): whatever gives a service a mount namespace of its own.
 NAMESPACE_SETTINGS = (

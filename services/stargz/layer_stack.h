@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a daemon with lazy layers is made of below its snapshotter: connections, credentials, blobs,
+// filler, presenter and layer store, made in that order and ended in the other. Safe from any
+// thread once open.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "services/control_source.h"
+#include "services/stargz/stargz_config.h"
+#include "snapshotters/stargz/stargz_snapshotter.h"
+
+namespace strata {
+
+class DaemonLayerStack : public LayerStack, public ControlSource {
+ public:
+  // What Open makes in the root.
+  static std::vector<std::string> Folders();
+
+  // Opens everything in the root. Where layers cannot be presented to the kernel, it opens all the
+  // same, says so in the log, and every layer falls back to an ordinary one.
+  static StatusOr<std::unique_ptr<DaemonLayerStack>> Open(const StargzConfig& config,
+                                                          const LayerRoot& root);
+};
+
+}  // namespace strata

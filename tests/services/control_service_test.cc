@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// strata.control.v1.Control over a real socket.
+#include "services/rpc/control_service.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <strata/control/v1/control.grpc.pb.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "client/dial.h"
+#include "services/control_source.h"
+#include "services/rpc/listener.h"
+#include "services/rpc/server.h"
+#include "services/worker_pool.h"
+#include "snapshotters/core/snapshotter.h"
+#include "tests/support/status_matchers.h"
+#include "tests/support/temp_dir.h"
+
+namespace strata::testing {
+namespace {
+
+namespace wire = ::strata::control::v1;
+
+class FakeSource final : public ControlSource {
+ public:
+  std::vector<ControlLayer> ListLayers() override {
+    return {{.number = 7,
+             .reference = "r.test/a:1",
+             .digest = "sha256:aa",
+             .blob_bytes = 100,
+             .chunks = 4,
+             .present_chunks = 3,
+             .allocated_bytes = 8192,
+             .presenter = "fuse",
+             .disk_full = true},
+            {.digest = "sha256:bb", .reason = "no-pin", .detail = "no digest pins it"}};
+  }
+  std::vector<ControlCounter> Counters() override {
+    return {{"fill.wants", 3}, {"fuse.reads", uint64_t{1} << 40}};
+  }
+};
+
+// The snapshots service is there, but nobody calls it.
+class NoSnapshotter final : public Snapshotter {
+ public:
+  StatusOr<SnapshotInfo> Stat(CallContext& /*c*/, std::string_view /*n*/) override { return No(); }
+  StatusOr<SnapshotInfo> Update(CallContext& /*c*/, const SnapshotInfo& /*i*/,
+                                const std::vector<std::string>& /*m*/) override {
+    return No();
+  }
+  StatusOr<Usage> GetUsage(CallContext& /*c*/, std::string_view /*k*/) override { return No(); }
+  StatusOr<std::vector<Mount>> Mounts(CallContext& /*c*/, std::string_view /*k*/) override {
+    return No();
+  }
+  StatusOr<std::vector<Mount>> Prepare(CallContext& /*c*/, std::string_view /*k*/,
+                                       std::string_view /*p*/, const Labels& /*l*/) override {
+    return No();
+  }
+  StatusOr<std::vector<Mount>> View(CallContext& /*c*/, std::string_view /*k*/,
+                                    std::string_view /*p*/, const Labels& /*l*/) override {
+    return No();
+  }
+  Status Commit(CallContext& /*c*/, std::string_view /*n*/, std::string_view /*k*/,
+                const CommitOptions& /*o*/) override {
+    return No();
+  }
+  Status Remove(CallContext& /*c*/, std::string_view /*k*/) override { return No(); }
+  StatusOr<std::unique_ptr<SnapshotCursor>> List(CallContext& /*c*/,
+                                                 const std::vector<std::string>& /*f*/) override {
+    return No();
+  }
+  Status Cleanup(CallContext& /*c*/) override { return No(); }
+
+ private:
+  static Status No() { return MakeStatus(StatusCode::kUnimplemented, "not in this test"); }
+};
+
+class ControlServiceTest : public ::testing::Test {
+ protected:
+  void Serve(ControlSource* source) {
+    const std::string socket = dir_.Join("s.sock");
+    auto listener = Listener::Bind(socket);
+    ASSERT_THAT(listener, IsOk());
+    std::vector<Listener> listeners;
+    listeners.push_back(*std::move(listener));
+    auto server =
+        RpcServer::Start({.snapshotter = snapshotter_, .mutations = pool_, .walks = pool_}, source,
+                         std::move(listeners));
+    ASSERT_THAT(server, IsOk());
+    server_ = *std::move(server);
+    auto channel = Dial(socket, {});
+    ASSERT_THAT(channel, IsOk());
+    stub_ = wire::Control::NewStub(*channel);
+  }
+
+  TempDir dir_;
+  NoSnapshotter snapshotter_;
+  FakeSource source_;
+  WorkerPool pool_{{}};
+  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<wire::Control::Stub> stub_;
+  grpc::ClientContext context_;
+};
+
+TEST_F(ControlServiceTest, ShowsLayersAndThoseThatAreNotLazy) {
+  Serve(&source_);
+  wire::ListLayersResponse answer;
+  const grpc::Status status = stub_->ListLayers(&context_, {}, &answer);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(answer.layers_size(), 2);
+  const wire::Layer& lazy = answer.layers(0);
+  EXPECT_EQ(lazy.number(), 7U);
+  EXPECT_EQ(lazy.reference(), "r.test/a:1");
+  EXPECT_EQ(lazy.digest(), "sha256:aa");
+  EXPECT_EQ(lazy.reason(), "");
+  EXPECT_EQ(lazy.blob_bytes(), 100U);
+  EXPECT_EQ(lazy.chunks(), 4U);
+  EXPECT_EQ(lazy.present_chunks(), 3U);
+  EXPECT_EQ(lazy.allocated_bytes(), 8192U);
+  EXPECT_EQ(lazy.presenter(), "fuse");
+  EXPECT_TRUE(lazy.disk_full());
+  EXPECT_EQ(answer.layers(1).reason(), "no-pin");
+  EXPECT_EQ(answer.layers(1).detail(), "no digest pins it");
+}
+
+TEST_F(ControlServiceTest, CountsByName) {
+  Serve(&source_);
+  wire::CountersResponse answer;
+  const grpc::Status status = stub_->Counters(&context_, {}, &answer);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(answer.counters_size(), 2);
+  EXPECT_EQ(answer.counters(1).name(), "fuse.reads");
+  EXPECT_EQ(answer.counters(1).value(), uint64_t{1} << 40);
+}
+
+TEST_F(ControlServiceTest, IsNotThereForKindsWithoutIt) {
+  Serve(nullptr);
+  wire::CountersResponse answer;
+  EXPECT_EQ(stub_->Counters(&context_, {}, &answer).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+}  // namespace
+}  // namespace strata::testing
