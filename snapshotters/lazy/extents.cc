@@ -112,10 +112,7 @@ Status Extents::Load(int directory_fd, const std::string& name) {
   for (size_t word = 0; word < words; ++word) {
     words_[word].store(bits[word], std::memory_order_relaxed);
   }
-  {
-    const MutexLock lock(persist_mutex_);
-    generation_ = header.generation;
-  }
+  generation_ = header.generation;
   persisted_.store(count, std::memory_order_release);
   present_.store(count, std::memory_order_release);
   return OkStatus();
@@ -167,7 +164,6 @@ bool Extents::dirty() const {
 }
 
 Status Extents::Persist(int image_fd, int directory_fd, const std::string& name) {
-  const MutexLock lock(persist_mutex_);
   STRATA_RETURN_IF_ERROR(sync_failure_);
   // What is set from here on may miss the sync, so it is not in the file.
   const size_t words = WordsFor(chunks());

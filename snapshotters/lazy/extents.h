@@ -9,7 +9,6 @@
 #include <memory>
 #include <string>
 
-#include "snapshotters/base/mutex.h"
 #include "snapshotters/base/status.h"
 
 namespace strata {
@@ -47,9 +46,8 @@ class Extents {
   [[nodiscard]] bool dirty() const;
 
   // Makes what is present now survive a power cut: fdatasync of `image_fd`, then the file `name`,
-  // replaced in one step. One caller at a time gets to the disk, others wait for it. When that sync
-  // has failed once, every later call fails too: what it covered may be lost, and no bit of it may
-  // get to the disk.
+  // replaced in one step. One thread at a time. When that sync has failed once, every later call
+  // fails too: what it covered may be lost, and no bit of it may get to the disk.
   Status Persist(int image_fd, int directory_fd, const std::string& name);
 
  private:
@@ -57,9 +55,9 @@ class Extents {
   const std::unique_ptr<std::atomic<uint64_t>[]> words_;
   std::atomic<uint32_t> present_{0};
   std::atomic<uint32_t> persisted_{0};
-  Mutex persist_mutex_;  // held across the disk's answer: it orders writers of one file
-  uint64_t generation_ ABSL_GUARDED_BY(persist_mutex_) = 0;  // of the file
-  Status sync_failure_ ABSL_GUARDED_BY(persist_mutex_);
+  // Of the thread that persists.
+  uint64_t generation_ = 0;  // of the file
+  Status sync_failure_;
 };
 
 }  // namespace strata

@@ -372,12 +372,17 @@ void LayerShelf::ReclaimNow() {
     candidate.entry.bytes = candidate.layer->image().AllocatedBytes().value_or(0);
     entries.push_back(candidate.entry);
   }
+  bool evicted = false;
   for (const uint64_t number : ChooseEvictions(std::move(entries), options_.budget_bytes, all)) {
     const auto chosen = std::find_if(candidates.begin(), candidates.end(),
                                      [&](const Candidate& c) { return c.entry.number == number; });
     if (const LayerPtr layer = TakeIfIdle(number, chosen->touches)) {
       Evict(layer);
+      evicted = true;
     }
+  }
+  if (evicted) {
+    filler_.Nudge();  // what a full disk has stopped goes on
   }
 }
 
