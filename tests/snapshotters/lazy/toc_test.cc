@@ -107,11 +107,11 @@ TEST(TocTest, ReadsEveryType) {
       {"dir", EntryType::kDirectory},     {"char", EntryType::kCharDevice},
       {"block", EntryType::kBlockDevice}, {"fifo", EntryType::kFifo},
       {"symlink", EntryType::kSymlink},   {"hardlink", EntryType::kHardlink}};
-  for (const auto& [name, type] : types) {
+  for (const auto& type : types) {
     EXPECT_THAT(
-        See(R"({"name":"a","linkName":"b","devMajor":8,"devMinor":1,"type":")" + name + "\"}",
+        See(R"({"name":"a","linkName":"b","devMajor":8,"devMinor":1,"type":")" + type.first + "\"}",
             [&](const TocEntry& entry) {
-              EXPECT_EQ(entry.type, type);
+              EXPECT_EQ(entry.type, type.second);
               EXPECT_EQ(entry.dev_major, 8);
               EXPECT_EQ(entry.dev_minor, 1);
             }),
