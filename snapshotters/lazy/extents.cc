@@ -100,7 +100,9 @@ Status Extents::Load(int directory_fd, const std::string& name) {
     return Broken("they speak of another image");
   }
   std::vector<uint64_t> bits(words);
-  std::memcpy(bits.data(), file->data() + sizeof(header), words * sizeof(uint64_t));
+  if (words > 0) {
+    std::memcpy(bits.data(), file->data() + sizeof(header), words * sizeof(uint64_t));
+  }
   uint32_t count = 0;
   for (const uint64_t word : bits) {
     count += static_cast<uint32_t>(std::popcount(word));

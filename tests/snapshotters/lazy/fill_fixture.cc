@@ -138,6 +138,21 @@ bool FakeBlob::WaitFor(size_t count) {
   return Eventually([this, count] { return this->count() >= count; });
 }
 
+void FakeBlob::CancelAll() {
+  std::vector<std::shared_ptr<RangeSink>> sinks;
+  {
+    const MutexLock lock(mutex_);
+    for (Request& request : requests_) {
+      if (!std::exchange(request.answered, true)) {
+        sinks.push_back(std::exchange(request.sink, nullptr));
+      }
+    }
+  }
+  for (const auto& sink : sinks) {
+    sink->OnDone(MakeStatus(StatusCode::kCancelled, "the client ends"));
+  }
+}
+
 std::shared_ptr<RangeSink> FakeBlob::Take(size_t request) {
   const MutexLock lock(mutex_);
   STRATA_CHECK(request < requests_.size() && !requests_[request].answered);

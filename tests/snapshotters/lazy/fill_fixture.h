@@ -88,6 +88,8 @@ class FakeBlob : public Blob {
   void Fail(size_t request, StatusCode code);
   // From now on a thread answers everything.
   void Serve();
+  // Cancels what is not answered, as an HTTP client that ends; the filler may have ended before.
+  void CancelAll();
 
  private:
   std::shared_ptr<RangeSink> Take(size_t request);

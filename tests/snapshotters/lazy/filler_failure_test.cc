@@ -41,6 +41,9 @@ class FillerFailureTest : public ::testing::Test {
   }
   void TearDown() override {
     filler_.reset();
+    if (blob_ != nullptr) {
+      blob_->CancelAll();
+    }
     FaultPoints::Arm({});
   }
 

@@ -38,7 +38,12 @@ class FillerTest : public ::testing::Test {
     STRATA_ASSERT_OK_AND_ASSIGN(filler_, Filler::Create(options_, nullptr));
     fill_ = filler_->Add(image_, blob_, [this](FillLayer&) { ++completions_; });
   }
-  void TearDown() override { filler_.reset(); }
+  void TearDown() override {
+    filler_.reset();
+    if (blob_ != nullptr) {
+      blob_->CancelAll();
+    }
+  }
 
   [[nodiscard]] TableChunk Chunk(uint32_t index) const { return image_->chunks().chunk(index); }
   Wanted Want(uint32_t first, uint32_t count = 1) {

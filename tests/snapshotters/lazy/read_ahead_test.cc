@@ -160,7 +160,7 @@ TEST(ReadAheadTest, TellsSeveralReadersApart) {
 TEST(ReadAheadTest, ToleratesRequestsThatOvertakeOneAnother) {
   ReadAhead ahead(kMost);
   uint64_t asked = 0;
-  for (const uint64_t number : {0, 2, 1, 4, 3, 6, 5}) {
+  for (const uint64_t number : {0U, 2U, 1U, 4U, 3U, 6U, 5U}) {
     asked += ahead.OnWant(number * kRead, kRead, true).bytes;
   }
   EXPECT_GE(asked, 2 * kMiB);
