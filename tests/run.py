@@ -33,7 +33,7 @@ BUILD = CHECKOUT / "build"
 LOGS = BUILD / "test-logs"
 GO = BUILD / "go"
 
-KINDS = ["native", "overlayfs"]
+KINDS = ["native", "overlayfs", "stargz"]
 CONFORMANCE_MODES = ["shared", "each"]
 # Meson's suites that have stages of their own; any other counts as `unit`.
 # containerd 1.6's suite leaves its Rename test out by itself, on every kernel and for every kind.
@@ -667,7 +667,7 @@ def run_conformance(runner, logs, deadline):
     runner.run(jobs, deadline, count)
 
 
-def pytest(folder):
+def pytest(folder, env=None):
     def run(runner, logs, deadline):
         report = logs / "report.xml"
         argv = [sys.executable, "-m", "pytest", "-v", "-rs", "--color=no", "-p", "no:cacheprovider",
@@ -679,7 +679,7 @@ def pytest(folder):
             argv += ["-k", " and ".join(words)]
         # Its tests take their servers down when it is interrupted, but not when it is terminated.
         job = Job(f"pytest {folder}", argv, logs / "output.log", stop_signal=signal.SIGINT,
-                  env={"STRATA_BUILD": str(BUILD)})
+                  env={"STRATA_BUILD": str(BUILD), **(env or {})})
 
         def count(job):
             outcomes = pytest_outcomes(report, job.output())
@@ -771,6 +771,7 @@ STAGES = [
     Stage("systemd", pytest("tests/systemd"), 10),
     Stage("integration", pytest("tests/integration"), 60),
     Stage("bench", run_bench, 20, names=known(BENCH)),
+    Stage("layers", pytest("tests/integration/test_lazy_trees.py", {"STRATA_LONG": "1"}), 120),
     Stage("asan", registered("asan", "unit", "suite", limit_factor=SANITIZER_LIMIT_FACTOR), 60,
           builds=("asan",)),
     Stage("tsan", registered("tsan", "unit", "suite", limit_factor=SANITIZER_LIMIT_FACTOR), 60,
@@ -778,8 +779,8 @@ STAGES = [
     Stage("fuzz", run_fuzz, fuzz_minutes, builds=("fuzz",), names=corpus_names),
 ]
 QUICK = ["lint", "unit", "mount", "suite"]
-# They double the time on two cores, so they run when asked for: --stage asan, tsan, fuzz.
-ON_DEMAND = ["asan", "tsan", "fuzz"]
+# They double the time on two cores, so they run when asked for: --stage layers, asan, tsan, fuzz.
+ON_DEMAND = ["layers", "asan", "tsan", "fuzz"]
 
 
 def parse_arguments():

@@ -3,8 +3,10 @@
 """Shows strata at work under a real containerd, step by step.
 
 Starts a strata server and a containerd of its own, imports a Debian image,
-runs containers on it, restarts the server under one of them, and takes
-everything away again, also when interrupted. Needs root. Run by `./dev demo`.
+runs containers on it, and restarts the server under one of them. Then pulls an
+image with numpy from a registry twice: lazily by strata-stargz, and whole.
+Takes everything away again, also when interrupted. Needs root. Run by
+`./dev demo`.
 """
 
 import argparse
@@ -19,11 +21,16 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from support import daemon, image, mounts, process  # noqa: E402
+from support import daemon, fault_registry, image, lazy_images, mounts, process  # noqa: E402
 from support.containerd import Containerd  # noqa: E402
 
-TOOLS = ["containerd", "containerd-shim-runc-v2", "ctr", "mmdebstrap", "runc", "skopeo", "umoci"]
+TOOLS = ["containerd", "containerd-shim-runc-v2", "ctr", "ctr-remote", "mmdebstrap", "runc", "skopeo",
+         "umoci"]
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NUMPY = "import numpy; print('numpy', numpy.__version__, 'says', numpy.arange(10).sum())"
+MEBIBYTE = 1 << 20
+# By itself it would fetch the rest as well, once nobody waits for anything.
+LAZY_SETTINGS = "no_background_fetch = true\nnoprefetch = true\n"
 WRITER = "while :; do echo alive >> /srv/log; sleep 0.1; done"
 
 
@@ -51,16 +58,19 @@ def show(text):
 class Demo:
     """The steps of the show, and how long each took."""
 
-    def __init__(self, server, containerd):
+    def __init__(self, server, lazy_server, containerd):
         self._server = server
+        self._lazy_server = lazy_server
         self._containerd = containerd
         self._times = []
 
     def run(self, debian):
         with self._step("Starting strata and containerd"):
-            say(f"  {self._server.name} serves containerd's snapshots API on a unix socket.")
+            names = [server.name for server in (self._server, self._lazy_server)]
+            say(f"  {' and '.join(names)} serve containerd's snapshots API on unix sockets.")
             self._server.start()
-            say(f"  containerd knows it as proxy plugin {self._server.name}.")
+            self._lazy_server.start()
+            say("  containerd knows them as proxy plugins of these names.")
             self._containerd.start()
 
         say("\nNo snapshots yet:")
@@ -94,7 +104,45 @@ class Demo:
 
         say("\nNo snapshots again:")
         self._snapshots("ls")
-        say("Everything worked. The steps took:")
+
+    def run_lazily(self, numpy):
+        with fault_registry.FaultRegistry() as registry:
+            registry.add_layout("numpy", numpy.lazy.directory)
+            reference = f"{registry.host}/numpy:{numpy.lazy.tag}"
+            say(f"\nA registry has an image of {len(numpy.lazy.layers)} layers in eStargz: Debian, "
+                f"python3, numpy, {numpy.lazy.layer_bytes / MEBIBYTE:.1f} MiB.")
+            say("\nPulling it lazily (fetching nothing but what is read), and running python:")
+            lazily = self._pull_and_run(
+                registry, reference, self._lazy_server.name,
+                ["ctr-remote", "--address", self._containerd.address, "images", "rpull",
+                 "--plain-http", "--snapshotter", self._lazy_server.name, reference])
+            say("\nThe same image pulled whole, by the overlayfs snapshotter:")
+            whole = self._pull_and_run(
+                registry, reference, self._server.name,
+                ["ctr", "--address", self._containerd.address, "--namespace", "whole", "images",
+                 "pull", "--plain-http", "--snapshotter", self._server.name, reference],
+                namespace="whole")
+            say(f"\nThe first output came {whole / lazily:.1f} times as fast.")
+
+    def _pull_and_run(self, registry, reference, snapshotter, command, **options):
+        registry.reset_counters()
+        say(f"  $ {' '.join(command[:1] + command[command.index('images'):])}")
+        title = f"Pulling and running with {snapshotter}"
+        with self._step(title):
+            begin = time.monotonic()
+            process.run(command)
+            pulled = time.monotonic() - begin
+            say(f"  pulled in {pulled:.2f} s, {registry.counters.bytes / MEBIBYTE:.1f} MiB fetched")
+            name = self._name(snapshotter)
+            say(f"  $ ctr run --rm --snapshotter {snapshotter} {reference} {name}"
+                f" python3 -c \"{NUMPY}\"")
+            show(self._containerd.run(reference, name, "python3", "-c", NUMPY,
+                                      snapshotter=snapshotter, **options).out)
+            say(f"  {registry.counters.bytes / MEBIBYTE:.1f} MiB fetched by then")
+        return self._times[-1][1]
+
+    def summarize(self):
+        say("\nEverything worked. The steps took:")
         for title, seconds in self._times:
             say(f"  {seconds:7.2f} s  {title}")
 
@@ -183,17 +231,31 @@ def main():
         signal.signal(number, interrupt)
     try:
         daemon.binary(kind)
+        daemon.binary("stargz")
         debian = image.make(say).debian
+        numpy = lazy_images.make("numpy", "estargz", say)
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(say, "All that was started or made is gone again.")
             directory = cleanup.enter_context(mounts.scratch_directory())
             server = daemon.Server(kind, directory)
             cleanup.callback(server.kill)
-            containerd = Containerd(directory, server)
+            lazy_directory = pathlib.Path(directory) / "lazy"
+            lazy_directory.mkdir()
+            settings = lazy_directory / "stargz.toml"
+            settings.write_text(LAZY_SETTINGS)
+            lazy_server = daemon.Server("stargz", lazy_directory, ["--config", settings])
+            # Its layers stay shown when it has ended.
+            cleanup.callback(mounts.unmount_all, lazy_directory)
+            cleanup.callback(lazy_server.kill)
+            containerd = Containerd(directory, server, [lazy_server])
             cleanup.callback(containerd.close)
             # First of all to happen at the end, whatever the end is.
             cleanup.callback(ignore_interrupts)
-            Demo(server, containerd).run(debian)
+            demo = Demo(server, lazy_server, containerd)
+            demo.run(debian)
+            demo.run_lazily(numpy)
+            demo.summarize()
+            lazy_server.stop()
             server.stop()
     except Interrupted as interrupted:
         complain(f"interrupted by {interrupted}")

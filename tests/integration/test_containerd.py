@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from support import daemon, image, mounts, process, registry, tree  # noqa: E402
 from support.containerd import Containerd  # noqa: E402
 
-KINDS = ["overlayfs", "native"]
+KINDS = ["overlayfs", "native", "stargz"]
 TOOLS = ["containerd", "containerd-shim-runc-v2", "ctr", "docker-registry", "mmdebstrap", "runc",
          "skopeo", "umoci"]
 _MISSING = [tool for tool in TOOLS if not shutil.which(tool)]
@@ -106,7 +106,7 @@ def bulky(kind, images):
 
     The native snapshotter copies all layers below each layer: for it, a little is large.
     """
-    return images.debian if kind == "overlayfs" else images.busybox
+    return images.busybox if kind == "native" else images.debian
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from support import daemon, mounts, process  # noqa: E402
 
-KINDS = ["native", "overlayfs"]
+KINDS = ["native", "overlayfs", "stargz"]
 SNAPSHOTS = 10_000
 STARTS = 5
 TARGET_MILLISECONDS = 100
@@ -70,7 +70,7 @@ class Server:
         self._child.kill()
 
     def close(self):
-        self._child.kill()
+        self._child.stop()  # whoever is killed leaves its mounts to the next
         self.notify.close()
 
 

@@ -54,11 +54,15 @@ class _Contained:
 
 
 class Containerd:
-    """containerd and ctr, with a daemon.Server as the proxy snapshotter."""
+    """containerd and ctr, with a daemon.Server as the proxy snapshotter.
 
-    def __init__(self, directory, server):
+    others: more servers, which commands may name as their snapshotter.
+    """
+
+    def __init__(self, directory, server, others=()):
         directory = pathlib.Path(directory)
         self.server = server
+        self._servers = [server, *others]
         self.address = daemon.check_socket_path(directory / "c.sock")
         self._state = directory / "state"
         self._output = directory / "output"
@@ -76,9 +80,14 @@ class Containerd:
             "state": self._state,
             "address": self.address,
             "ttrpc": daemon.check_socket_path(directory / "t.sock"),
-            "socket": self.server.socket,
-            "snapshots": self.server.root,
         }.items()}
+        proxies = "".join(f"""
+[proxy_plugins.{server.name}]
+  type = "snapshot"
+  address = {json.dumps(str(server.socket))}
+  [proxy_plugins.{server.name}.exports]
+    root = {json.dumps(str(server.root))}
+""" for server in self._servers)
         return f"""version = 2
 root = {text["root"]}
 state = {text["state"]}
@@ -92,13 +101,7 @@ disabled_plugins = {json.dumps(_DISABLED)}
 
 [ttrpc]
   address = {text["ttrpc"]}
-
-[proxy_plugins.{self.server.name}]
-  type = "snapshot"
-  address = {text["socket"]}
-  [proxy_plugins.{self.server.name}.exports]
-    root = {text["snapshots"]}
-"""
+{proxies}"""
 
     # The daemon.
 
@@ -196,10 +199,11 @@ disabled_plugins = {json.dumps(_DISABLED)}
         return self.ctr("images", "import", "--snapshotter", self.server.name, image.archive,
                         **options)
 
-    def begin_run(self, image, identity, *command, flags=("--rm",), namespace=NAMESPACE):
+    def begin_run(self, image, identity, *command, flags=("--rm",), namespace=NAMESPACE,
+                  snapshotter=None):
         """Starts `ctr run` of an image by name; what it returns has to be finished."""
         return self._begin_contained(
-            ["run", "--snapshotter", self.server.name,
+            ["run", "--snapshotter", snapshotter or self.server.name,
              "--cgroup", f"/{self._cgroup}/{namespace}/{identity}",
              "--runc-root", self._state / "runc", *flags],
             [image, identity, *command], namespace)

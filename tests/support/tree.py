@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file tree as data, so that two of them can be compared entry by entry."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -54,8 +55,16 @@ def _describe(path, status):
     elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
         entry["device"] = [os.major(status.st_rdev), os.minor(status.st_rdev)]
     xattrs = {name: os.getxattr(path, name, follow_symlinks=False).hex()
-              for name in os.listxattr(path, follow_symlinks=False)
-              if not name.startswith(_PRIVATE_XATTRS)}
+              for name in _xattr_names(path) if not name.startswith(_PRIVATE_XATTRS)}
     if xattrs:
         entry["xattrs"] = xattrs
     return entry
+
+
+def _xattr_names(path):
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return []  # on a file system without any
