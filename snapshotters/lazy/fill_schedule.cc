@@ -379,7 +379,8 @@ FillWaiters FillSchedule::FetchFailed(const std::shared_ptr<SpanFill>& fill, con
 
 FillWaiters FillSchedule::Spoiled(const std::shared_ptr<SpanFill>& fill, const Status& status) {
   share_.Release(fill->span.blob_bytes);
-  const Status described = fill->layer->Describe(status, fill->index);
+  const Status described =
+      fill->layer->Describe(Annotate(status, "bytes from '" + fill->host + "'"), fill->index);
   if (!fill->spoiled) {
     fill->spoiled = true;
     fill->layer->NoteError(described, /*given_up=*/false);

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -55,6 +56,7 @@ struct SpanFill {
   int attempts = 0;                  // that failed for reasons that may pass
   bool spoiled = false;              // its bytes did not hold, once
   std::unique_ptr<uint8_t[]> bytes;  // of the blob: the receiver's, then the decoder's
+  std::string host;                  // that they came from
 };
 
 struct FillRequest {

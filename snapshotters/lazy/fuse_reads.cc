@@ -5,10 +5,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <memory>
 #include <span>
+#include <string>
 #include <thread>
 #include <utility>
+
+#include "snapshotters/base/log.h"
 
 namespace strata {
 namespace {
@@ -67,6 +71,16 @@ void FuseReads::Settle() {
   }
 }
 
+// The reader is told EIO and no more; the reason is for the operator.
+void FuseReads::Log(const Status& status) {
+  const int64_t now = std::chrono::steady_clock::now().time_since_epoch() / std::chrono::seconds(1);
+  if (last_log_.exchange(now, std::memory_order_relaxed) != now) {
+    LogError("a read of a lazy layer fails",
+             {{"error", std::string(StatusMessage(status))},
+              {"failed so far", std::to_string(counts_->errors.load(std::memory_order_relaxed))}});
+  }
+}
+
 void FuseReads::Fail(fuse_req_t request) {
   counts_->errors.fetch_add(1, std::memory_order_relaxed);
   (void)::fuse_reply_err(request, EIO);  // fails when the reader is gone
@@ -94,6 +108,7 @@ void FuseReads::Read(Filler& filler, const std::shared_ptr<FillLayer>& layer, ui
                               /*may_splice=*/thread == std::this_thread::get_id());
                 } else {
                   self->Fail(*claimed);
+                  self->Log(status);
                 }
                 self->Settle();
               });

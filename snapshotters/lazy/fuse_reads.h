@@ -52,10 +52,13 @@ class FuseReads : public std::enable_shared_from_this<FuseReads> {
   std::optional<fuse_req_t> Claim(uint64_t ticket);
   void Settle();
   void Fail(fuse_req_t request);
+  // At most one a second.
+  void Log(const Status& status);
   void Reply(fuse_req_t request, int image_fd, uint64_t offset, size_t bytes, const HeldBytes* held,
              bool may_splice);
 
   const std::shared_ptr<FuseCounts> counts_;
+  std::atomic<int64_t> last_log_{-1};  // second of the steady clock
   Mutex mutex_;
   CondVar settled_;
   std::unordered_map<uint64_t, fuse_req_t> waiting_ ABSL_GUARDED_BY(mutex_);

@@ -37,6 +37,7 @@ bool RangeReceiver::OnData(uint64_t offset, std::string_view bytes) {
     if (current_bytes_ == span.blob_bytes) {
       ++current_;
       current_bytes_ = 0;
+      fill->host = host_;
       owner_->OnSpan(fill);
     }
   }
@@ -48,9 +49,11 @@ void RangeReceiver::OnDone(Status status) {
     request_.fills[i]->bytes.reset();
   }
   if (misplaced_) {
-    status = MakeStatus(StatusCode::kDataLoss, "fetch: the bytes of another place came");
+    status = MakeStatus(StatusCode::kDataLoss,
+                        "fetch from '" + host_ + "': the bytes of another place came");
   } else if (status.ok() && current_ < request_.fills.size()) {
-    status = MakeStatus(StatusCode::kDataLoss, "fetch: the answer ended too early");
+    status =
+        MakeStatus(StatusCode::kDataLoss, "fetch from '" + host_ + "': the answer ended too early");
   }
   owner_->OnEnd(request_, current_, status);
 }

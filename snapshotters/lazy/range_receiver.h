@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "snapshotters/lazy/fill_schedule.h"
@@ -32,6 +33,7 @@ class RangeReceiver : public RangeSink {
   RangeReceiver(std::shared_ptr<FetchOwner> owner, FillRequest request)
       : owner_(std::move(owner)), request_(std::move(request)), position_(request_.offset) {}
 
+  void OnHost(std::string_view host) override { host_ = host; }
   bool OnData(uint64_t offset, std::string_view bytes) override;
   void OnDone(Status status) override;
 
@@ -41,6 +43,7 @@ class RangeReceiver : public RangeSink {
   uint64_t position_;   // of the blob: what comes next
   size_t current_ = 0;  // the span that is coming
   uint64_t current_bytes_ = 0;
+  std::string host_;        // that the bytes come from
   bool misplaced_ = false;  // what came was not what comes next
 };
 

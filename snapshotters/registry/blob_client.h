@@ -44,6 +44,8 @@ enum class FetchClass { kOnDemand, kResolve, kPrefetch, kBackground };
 class RangeSink {
  public:
   virtual ~RangeSink() = default;
+  // Whose bytes come next: host[:port] of the registry, or of where it redirects to.
+  virtual void OnHost(std::string_view /*host*/) {}
   // `offset` is the blob's; pieces come in order and without gaps, each byte once. False ends the
   // request with OnDone(Cancelled). Bytes are what the server sent: the caller verifies them.
   virtual bool OnData(uint64_t offset, std::string_view bytes) = 0;

@@ -260,6 +260,7 @@ void BlobRequest::AcceptPartial(const HttpResponseHead& head) {
   }
   phase_ = Phase::kRange;
   answer_.receiving = true;
+  sink_->OnHost(target_.authority);
   answer_.position = next_;
 }
 
@@ -288,6 +289,7 @@ bool BlobRequest::AcceptWhole(const HttpResponseHead& head) {
     return false;
   }
   answer_.receiving = true;
+  sink_->OnHost(target_.authority);
   answer_.position = 0;
   return left_ > 0;
 }

@@ -308,7 +308,7 @@ def test_wrong_bytes_from_where_it_redirects(hasty):
     hasty.registry.redirect = True
     sample.show()
     hasty.registry.add_rule(kind="redirected", **corrupt(sample.offset(1), sample))
-    check_refused_chunk(sample, 1)
+    check_refused_chunk(sample, 1, hasty.registry.blob_host)
     hasty.registry.clear_rules()
     assert sample.read(1) == 0
 

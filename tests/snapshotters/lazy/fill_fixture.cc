@@ -163,6 +163,7 @@ std::shared_ptr<RangeSink> FakeBlob::Take(size_t request) {
 void FakeBlob::AnswerWith(size_t request, const std::string& bytes, Status status) {
   const uint64_t offset = requests()[request].offset;
   const auto sink = Take(request);
+  sink->OnHost("blobs.example");
   // In pieces, as they come from a socket.
   constexpr size_t kPiece = 16'384;
   bool more = true;

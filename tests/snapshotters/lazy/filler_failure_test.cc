@@ -115,6 +115,7 @@ TEST_F(FillerFailureTest, GivesUpWhatNeverHolds) {
   EXPECT_THAT(want.Get().status,
               StatusIs(StatusCode::kDataLoss,
                        AllOf(HasSubstr(layer_->digest()), HasSubstr("registry.example"),
+                             HasSubstr("bytes from 'blobs.example'"),
                              HasSubstr(std::to_string(Chunk(0).image_offset)))));
   ExpectNothingWritten(0);
   EXPECT_EQ(fill_->state().failures, 1);
