@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/lazy/layer_resolver.h"
 
-#include <absl/strings/escaping.h>
-#include <absl/strings/string_view.h>
-
 #include <span>
 #include <string_view>
 #include <utility>
@@ -16,13 +13,8 @@ namespace {
 constexpr std::string_view kStargzFamily = "io.containers.zstd-chunked.";
 constexpr std::string_view kContainersFamily = "io.github.containers.zstd-chunked.";
 
-std::string ShowDigest(const Sha256Digest& digest) {
-  return "sha256:" + absl::BytesToHexString(absl::string_view(
-                         reinterpret_cast<const char*>(digest.data()), digest.size()));
-}
-
 std::string ShowDigest(const std::optional<Sha256Digest>& digest) {
-  return digest ? ShowDigest(*digest) : std::string();
+  return digest ? ShowSha256(*digest) : std::string();
 }
 
 bool HasFamily(const std::map<std::string, std::string>& annotations, std::string_view family) {
@@ -158,8 +150,8 @@ StatusOr<ResolvedLayer> LayerResolver::Decode(const LayerQuestion& question,
   source.urls = question.request.urls;
   source.format = fetched.footer.format;
   // What was compared with the pin just now need not be hashed once more.
-  source.toc_digest = ShowDigest(is_pinned_by_json ? *question.pin.toc_digest : Sha256(json));
-  source.toc_compressed_digest = ShowDigest(Sha256(fetched.compressed));
+  source.toc_digest = ShowSha256(is_pinned_by_json ? *question.pin.toc_digest : Sha256(json));
+  source.toc_compressed_digest = ShowSha256(Sha256(fetched.compressed));
   source.user_xattr = options_.user_xattr;
   source.verified = verified;
   return ResolvedLayer{.plan = {.source = std::move(source),

@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/lazy/layer_table.h"
 
-#include <absl/strings/escaping.h>
-#include <absl/strings/string_view.h>
-
 #include <optional>
 
 namespace strata {
 namespace {
 
 bool Holds(const std::optional<Sha256Digest>& pin, const std::string& digest) {
-  if (!pin) {
-    return true;
-  }
-  return digest == "sha256:" + absl::BytesToHexString(absl::string_view(
-                                   reinterpret_cast<const char*>(pin->data()), pin->size()));
+  return !pin || digest == ShowSha256(*pin);
 }
 
 // "host/repository" of a reference.

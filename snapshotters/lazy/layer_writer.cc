@@ -16,6 +16,7 @@
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/lazy/erofs_format.h"
 #include "snapshotters/lazy/file_checksum.h"
+#include "snapshotters/lazy/toc_pin.h"
 
 namespace strata {
 namespace {
@@ -61,16 +62,6 @@ bool HasKnownPrefix(std::string_view name) {
                      });
 }
 
-std::string ShowDigest(const Sha256Digest& digest) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text = "sha256:";
-  for (const uint8_t byte : digest) {
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 0xf];
-  }
-  return text;
-}
-
 // The same for the same layer, so that an image is the same bytes wherever it is made.
 std::array<uint8_t, 16> UuidOf(const LayerSource& source) {
   const Sha256Digest digest =
@@ -98,7 +89,7 @@ LayerWriter::LayerWriter(LayerPlan plan)
 Status LayerWriter::Read(std::string toc_json) {
   LayerSource& source = plan_.source;
   if (source.toc_digest.empty()) {
-    source.toc_digest = ShowDigest(Sha256(toc_json));
+    source.toc_digest = ShowSha256(Sha256(toc_json));
   }
   ErofsBuilderOptions options;
   options.uuid = UuidOf(source);

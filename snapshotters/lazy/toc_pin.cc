@@ -60,6 +60,16 @@ std::optional<ManifestPosition> ParsePosition(std::string_view text) {
 
 }  // namespace
 
+std::string ShowSha256(const Sha256Digest& digest) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text = "sha256:";
+  for (const uint8_t byte : digest) {
+    text += kDigits[byte >> 4];
+    text += kDigits[byte & 15];
+  }
+  return text;
+}
+
 std::optional<Sha256Digest> ParseSha256(std::string_view text) {
   constexpr std::string_view kAlgorithm = "sha256:";
   Sha256Digest digest = {};

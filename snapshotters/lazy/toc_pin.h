@@ -18,6 +18,8 @@ namespace strata {
 
 // "sha256:" and 64 hexadecimal digits; anything else: nothing.
 std::optional<Sha256Digest> ParseSha256(std::string_view text);
+// The text that parses to `digest`.
+std::string ShowSha256(const Sha256Digest& digest);
 
 // OFFSET:COMPRESSED:UNCOMPRESSED:KIND of a zstd:chunked manifest-position.
 struct ManifestPosition {

@@ -21,6 +21,12 @@ TEST(TocPinTest, ReadsTheDigestOfEstargz) {
   EXPECT_TRUE(pin.pinned());
 }
 
+TEST(TocPinTest, ShowsADigestAsItReadsIt) {
+  const auto digest = ParseSha256(kDigest);
+  ASSERT_TRUE(digest);
+  EXPECT_EQ(ShowSha256(*digest), kDigest);
+}
+
 TEST(TocPinTest, ReadsBothFamiliesOfZstdChunked) {
   for (const std::string family :
        {"io.containers.zstd-chunked.", "io.github.containers.zstd-chunked."}) {
