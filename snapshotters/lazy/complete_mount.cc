@@ -3,7 +3,7 @@
 
 #include <cerrno>
 
-#include "snapshotters/os/replace_mount.h"
+#include "snapshotters/os/mount_ops.h"
 
 namespace strata {
 namespace {
@@ -30,8 +30,9 @@ Status ShowComplete(const LayerImage& image, const std::string& image_path,
     return MakeStatus(StatusCode::kFailedPrecondition,
                       "mount layer " + std::to_string(image.number()) + ": it is not complete");
   }
-  // The system calls themselves: mount(8) would put a loop device in between.
-  const Status status = ReplaceMount({"erofs", image_path, "", {"ro"}}, target);
+  // mount(2) itself: mount(8) would put a loop device in between.
+  const Mount mount{"erofs", image_path, "", {"ro"}};
+  const Status status = MountAll({&mount, 1}, target);
   return MeansCannot(StatusErrno(status).value_or(0))
              ? MakeStatus(StatusCode::kUnimplemented, StatusMessage(status))
              : status;
