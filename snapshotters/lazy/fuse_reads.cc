@@ -13,27 +13,13 @@
 #include <utility>
 
 #include "snapshotters/base/log.h"
+#include "snapshotters/lazy/file_checksum.h"
 
 namespace strata {
 namespace {
 
 // Below, two system calls for the pipe cost more than the copy.
 constexpr size_t kSpliceBytes = size_t{64} << 10;
-
-bool ReadFully(int fd, uint64_t offset, std::span<uint8_t> out) {
-  while (!out.empty()) {
-    const ssize_t count = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
-    if (count < 0 && errno == EINTR) {
-      continue;
-    }
-    if (count <= 0) {
-      return false;
-    }
-    out = out.subspan(static_cast<size_t>(count));
-    offset += static_cast<uint64_t>(count);
-  }
-  return true;
-}
 
 // A short reply would be the end of the file to the kernel, which fills the page with zeros.
 bool HasBytes(int fd, uint64_t end) {
@@ -130,7 +116,8 @@ void FuseReads::Reply(fuse_req_t request, int image_fd, uint64_t offset, size_t 
   }
   std::vector<uint8_t> copy(bytes);
   const bool complete =
-      held != nullptr ? held->Read(image_fd, offset, copy).ok() : ReadFully(image_fd, offset, copy);
+      (held != nullptr ? held->Read(image_fd, offset, copy) : ReadExactlyAt(image_fd, offset, copy))
+          .ok();
   if (!complete) {
     Fail(request);
     return;

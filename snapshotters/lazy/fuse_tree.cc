@@ -8,11 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "snapshotters/lazy/layer_number.h"
 
 namespace strata {
 namespace {
@@ -32,14 +33,6 @@ struct stat TopAttributes() {
   attributes.st_mode = S_IFDIR | 0755;
   attributes.st_nlink = 2;
   return attributes;
-}
-
-// The number of a layer, as Show writes it, or 0.
-uint64_t ParseLayerName(std::string_view name) {
-  uint64_t number = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  return error == std::errc() && end == name.data() + name.size() && name.front() != '0' ? number
-                                                                                         : 0;
 }
 
 // Answers a question for an xattr's value or list: its length, or itself.
@@ -155,7 +148,8 @@ void FuseTree::ReplyEntry(fuse_req_t request, const Node& node) {
 }
 
 void FuseTree::LookupLayer(fuse_req_t request, std::string_view name) {
-  const std::shared_ptr<FuseLayers::Layer> layer = layers_.Enter(ParseLayerName(name));
+  const std::shared_ptr<FuseLayers::Layer> layer =
+      layers_.Enter(ParseLayerNumber(name).value_or(0));
   if (layer == nullptr) {
     (void)::fuse_reply_err(request, ENOENT);  // not to be remembered: the layer may come
     return;

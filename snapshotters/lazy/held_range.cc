@@ -1,34 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/lazy/held_range.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <utility>
 
+#include "snapshotters/lazy/file_checksum.h"
+
 namespace strata {
-namespace {
-
-Status ReadImage(int fd, uint64_t offset, std::span<uint8_t> out) {
-  while (!out.empty()) {
-    const ssize_t bytes = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
-    if (bytes < 0 && errno == EINTR) {
-      continue;
-    }
-    if (bytes < 0) {
-      return ErrnoStatus(errno, "read the image");
-    }
-    if (bytes == 0) {
-      return MakeStatus(StatusCode::kDataLoss, "read the image: it ends too early");
-    }
-    out = out.subspan(static_cast<size_t>(bytes));
-    offset += static_cast<uint64_t>(bytes);
-  }
-  return OkStatus();
-}
-
-}  // namespace
 
 HeldRange::~HeldRange() {
   for (const Piece& piece : pieces_) {
@@ -54,7 +32,7 @@ Status HeldRange::Read(int image_fd, uint64_t offset, std::span<uint8_t> out) co
     if (piece.image_offset > offset) {
       const auto before =
           static_cast<size_t>(std::min<uint64_t>(piece.image_offset - offset, out.size()));
-      STRATA_RETURN_IF_ERROR(ReadImage(image_fd, offset, out.first(before)));
+      STRATA_RETURN_IF_ERROR(ReadExactlyAt(image_fd, offset, out.first(before)));
       out = out.subspan(before);
       offset += before;
     }
@@ -65,7 +43,7 @@ Status HeldRange::Read(int image_fd, uint64_t offset, std::span<uint8_t> out) co
     out = out.subspan(bytes);
     offset += bytes;
   }
-  return ReadImage(image_fd, offset, out);
+  return ReadExactlyAt(image_fd, offset, out);
 }
 
 }  // namespace strata

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <optional>
 #include <string_view>
@@ -16,6 +15,7 @@
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/lazy/layer_image.h"
+#include "snapshotters/lazy/layer_number.h"
 #include "snapshotters/os/directory_entries.h"
 #include "snapshotters/os/tree_remove.h"
 
@@ -31,21 +31,13 @@ constexpr uint64_t kBatch = 64;
 constexpr size_t kMostSetAside = 8;
 constexpr TimeNs kNsPerSecond = 1'000'000'000;
 
-std::optional<uint64_t> ParseNumber(std::string_view text) {
-  uint64_t number = 0;
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number);
-  const bool plain = error == std::errc() && rest == end && text.front() != '0';
-  return plain ? std::optional(number) : std::nullopt;
-}
-
 // The number behind `prefix`; what follows behind a '-' is not part of it.
 std::optional<uint64_t> NumberAfter(std::string_view name, std::string_view prefix) {
   if (!name.starts_with(prefix)) {
     return std::nullopt;
   }
   name.remove_prefix(prefix.size());
-  return ParseNumber(name.substr(0, name.find('-')));
+  return ParseLayerNumber(name.substr(0, name.find('-')));
 }
 
 std::string BadName(uint64_t number) {
@@ -77,7 +69,7 @@ Status LayerDirectory::Scan() {
   std::sort(names.begin(), names.end());
   uint64_t highest = 0;
   for (const std::string& name : names) {
-    const auto layer = ParseNumber(name);
+    const auto layer = ParseLayerNumber(name);
     const auto bad = NumberAfter(name, kBadPrefix);
     if (layer) {
       found_.push_back(*layer);
@@ -98,7 +90,7 @@ Status LayerDirectory::ReadNext(uint64_t lowest) {
   uint64_t next = lowest;
   const StatusOr<std::string> text = ReadFileAt(fd(), kNextName, kLargestNext);
   if (text.ok()) {
-    const auto number = ParseNumber(std::string_view(*text).substr(0, text->find('\n')));
+    const auto number = ParseLayerNumber(std::string_view(*text).substr(0, text->find('\n')));
     if (number) {
       next = std::max(next, *number);
     } else {

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -14,6 +14,7 @@
 #include "snapshotters/base/log.h"
 #include "snapshotters/lazy/complete_mount.h"
 #include "snapshotters/lazy/fallback_reason.h"
+#include "snapshotters/lazy/layer_number.h"
 #include "snapshotters/os/directory_entries.h"
 
 namespace strata {
@@ -56,11 +57,9 @@ Status LayerDisplay::RemoveFoldersBut(const LayerTable& layers) const {
   STRATA_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(directory_, O_RDONLY | O_DIRECTORY));
   STRATA_ASSIGN_OR_RETURN(const std::vector<std::string> names, DirectoryEntries(fd.get()));
   for (const std::string& name : names) {
-    uint64_t number = 0;
-    const char* const end = name.data() + name.size();
-    const auto [rest, error] = std::from_chars(name.data(), end, number);
-    if (error == std::errc() && rest == end && layers.Find(number) == nullptr) {
-      if (const Status status = Remove(number); !status.ok()) {
+    const std::optional<uint64_t> number = ParseLayerNumber(name);
+    if (number.has_value() && layers.Find(*number) == nullptr) {
+      if (const Status status = Remove(*number); !status.ok()) {
         LogWarn("folder of a layer that is gone stays, ignoring",
                 {{"error", std::string(StatusMessage(status))}});
       }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/lazy/layer_image.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -12,13 +11,13 @@
 #include <array>
 #include <cerrno>
 #include <utility>
-#include <vector>
 
 #include "snapshotters/base/fault.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/lazy/file_checksum.h"
 #include "snapshotters/lazy/layer_writer.h"
+#include "snapshotters/os/tree_remove.h"
 
 namespace strata {
 namespace {
@@ -35,37 +34,9 @@ Status Broken(std::string_view why) {
   return MakeStatus(StatusCode::kDataLoss, why);
 }
 
-// Removes a folder of files; that there is none is no error.
-Status RemoveFolder(int layers_fd, const std::string& name) {
-  StatusOr<UniqueFd> folder = OpenAt(layers_fd, name, O_RDONLY | O_DIRECTORY);
-  if (!folder.ok()) {
-    return folder.status().code() == StatusCode::kNotFound ? OkStatus() : folder.status();
-  }
-  const int fd = folder->get();
-  DIR* listing = ::fdopendir(folder->Release());
-  if (listing == nullptr) {
-    (void)::close(fd);
-    return ErrnoStatus(ENOMEM, "list '" + name + "'");
-  }
-  std::vector<std::string> files;
-  while (const dirent* entry = ::readdir(listing)) {
-    const std::string_view file = entry->d_name;
-    if (file != "." && file != "..") {
-      files.emplace_back(file);
-    }
-  }
-  for (const std::string& file : files) {
-    (void)::unlinkat(fd, file.c_str(), 0);  // what stays shows when the folder is removed
-  }
-  (void)::closedir(listing);
-  return ::unlinkat(layers_fd, name.c_str(), AT_REMOVEDIR) == 0
-             ? OkStatus()
-             : ErrnoStatus(errno, "rmdir '" + name + "'");
-}
-
 // A whole folder, under its temporary name.
 Status WriteFolder(int layers_fd, const std::string& name, LayerWriter& writer) {
-  STRATA_RETURN_IF_ERROR(RemoveFolder(layers_fd, name));  // what a crash has left
+  STRATA_RETURN_IF_ERROR(RemoveTree(layers_fd, name));  // what a crash has left
   STRATA_FAULT_POINT("layer.build.mkdir");
   STRATA_RETURN_IF_ERROR(MakeDirAt(layers_fd, name, kFolderMode));
   STRATA_ASSIGN_OR_RETURN(const UniqueFd folder, OpenAt(layers_fd, name, O_RDONLY | O_DIRECTORY));
@@ -82,7 +53,7 @@ Status Publish(int layers_fd, const std::string& temporary, const std::string& n
     return ::fsync(layers_fd) == 0 ? OkStatus() : ErrnoStatus(errno, "fsync the folder of layers");
   };
   if (Status status = sync(); !status.ok()) {
-    (void)RemoveFolder(layers_fd, name);  // the first error is the one to report
+    (void)RemoveTree(layers_fd, name);  // the first error is the one to report
     return status;
   }
   return OkStatus();
@@ -136,7 +107,7 @@ Status LayerImage::Build(int layers_fd, uint64_t number, LayerPlan plan, std::st
       status = Publish(layers_fd, TemporaryName(number), name);
     }
     if (!status.ok()) {
-      (void)RemoveFolder(layers_fd, TemporaryName(number));  // as above
+      (void)RemoveTree(layers_fd, TemporaryName(number));  // as above
     }
     return status;
   };

@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "snapshotters/base/file_at.h"
+#include "snapshotters/lazy/layer_number.h"
 #include "snapshotters/os/mount_ops.h"
 
 namespace strata {
@@ -44,13 +45,6 @@ std::string Unescape(std::string_view text) {
   return plain;
 }
 
-std::optional<uint64_t> ParseNumber(std::string_view text) {
-  uint64_t number = 0;
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number);
-  return error == std::errc() && rest == end ? std::optional(number) : std::nullopt;
-}
-
 void ParseLine(std::string_view line, std::string_view directory, LayerMounts& mounts) {
   // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
   constexpr int kFieldsBeforeTarget = 4;
@@ -63,7 +57,7 @@ void ParseLine(std::string_view line, std::string_view directory, LayerMounts& m
       !target.starts_with(directory) || target[directory.size()] != '/') {
     return;
   }
-  const auto number = ParseNumber(std::string_view(target).substr(directory.size() + 1));
+  const auto number = ParseLayerNumber(std::string_view(target).substr(directory.size() + 1));
   if (number) {
     line.remove_prefix(separator + 3);
     mounts[*number].emplace_back(TakeField(line));
