@@ -31,7 +31,7 @@ class NoPresenter final : public Presenter {
   Status Show(const std::shared_ptr<FillLayer>& /*layer*/, const std::string& /*target*/) override {
     return why_;
   }
-  void Withdraw(uint64_t /*layer_number*/) override {}
+  bool Withdraw(uint64_t /*layer_number*/) override { return true; }
 
  private:
   const Status why_;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "snapshotters/lazy/fill_engine.h"
+#include "snapshotters/lazy/fill_plan.h"
 
 namespace strata {
 namespace {
@@ -27,6 +28,18 @@ class EngineFiller : public Filler {
   void Want(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
             Callback callback) override {
     engine_->Want(Of(layer), offset, bytes, std::move(callback));
+  }
+
+  void WantOnDisk(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
+                  Callback callback) override {
+    engine_->Want(Of(layer), offset, bytes, std::move(callback));
+  }
+
+  [[nodiscard]] bool IsPresent(FillLayer& layer, uint64_t offset, uint64_t bytes) override {
+    const LayerImage& image = layer.image();
+    const ChunkRange range = ChunksIn(image.chunks(), offset, bytes);
+    return image.extents().FirstAbsent(range.first, range.end) == range.end &&
+           !static_cast<LayerFill&>(layer).read_ahead.Watches(offset, bytes);
   }
 
   void Prefetch(const std::shared_ptr<FillLayer>& layer, uint64_t blob_end) override {

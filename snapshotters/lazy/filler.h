@@ -86,6 +86,14 @@ class Filler {
   // of the filler. Sequential wants of a layer start read-ahead, whose size follows the reader.
   virtual void Want(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
                     Callback callback) = 0;
+  // The same for a reader that can only read the image itself: `held` is always null. Bytes that
+  // cannot be written for want of space are tried again like those that cannot be fetched, until
+  // the patience ends (ResourceExhausted then).
+  virtual void WantOnDisk(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
+                          Callback callback) = 0;
+  // Whether a Want would find everything present and has nothing else to do: the cheap question of
+  // those who are asked often.
+  [[nodiscard]] virtual bool IsPresent(FillLayer& layer, uint64_t offset, uint64_t bytes) = 0;
 
   // Nobody waits: the spans of the blob that begin before `blob_end`, in the order of the blob.
   virtual void Prefetch(const std::shared_ptr<FillLayer>& layer, uint64_t blob_end) = 0;

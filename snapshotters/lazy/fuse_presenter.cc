@@ -105,9 +105,10 @@ class TwoMountsPresenter final : public FusePresenter {
     return mount.Show(layer, target);
   }
 
-  void Withdraw(uint64_t layer_number) override {
+  bool Withdraw(uint64_t layer_number) override {
     plain_.Withdraw(layer_number);
     xattrs_.Withdraw(layer_number);
+    return true;  // files that are still open are served from descriptors
   }
 
   [[nodiscard]] FuseCounters counters() const override {

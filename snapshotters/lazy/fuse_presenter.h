@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "snapshotters/base/fd_store.h"
 #include "snapshotters/base/status.h"
 #include "snapshotters/lazy/presenter.h"
 
@@ -21,6 +22,9 @@ struct FuseOptions {
   std::string directory;
   int threads = 2;                                // of each mount
   uint64_t read_ahead_bytes = uint64_t{1} << 20;  // of the kernel; set where we may
+  // Where the mounts' devices are kept for a successor; must outlive the presenter. Null, or not
+  // available: the mounts end with this process.
+  FdStore* fds = nullptr;
 };
 
 struct FuseCounters {

@@ -38,8 +38,8 @@ class LayerDisplay {
   Status ShowByErofs(const StoredLayer& layer);
   // Detaches all mounts of the layer and removes the folder.
   [[nodiscard]] Status Remove(uint64_t number) const;
-  // Nobody opens it through the presenter any more.
-  void Withdraw(uint64_t number) { presenter_.Withdraw(number); }
+  // Nobody opens it through the presenter any more. False: its image is still read.
+  [[nodiscard]] bool Withdraw(uint64_t number) { return presenter_.Withdraw(number); }
   // Only detaches.
   [[nodiscard]] Status Detach(uint64_t number) const { return DetachAll(PathOf(number)); }
 

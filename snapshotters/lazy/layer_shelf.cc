@@ -407,7 +407,7 @@ void LayerShelf::Evict(const LayerPtr& layer) {
     }
   };
   note(display_->Remove(number));
-  display_->Withdraw(number);
+  (void)display_->Withdraw(number);
   filler_.Forget(layer->fill);
   note(directory_->Discard(number));
   note(directory_->EmptyTrash());

@@ -142,9 +142,10 @@ Status FakePresenter::Show(const std::shared_ptr<FillLayer>& /*layer*/, const st
   return failure_;
 }
 
-void FakePresenter::Withdraw(uint64_t layer_number) {
+bool FakePresenter::Withdraw(uint64_t layer_number) {
   const std::lock_guard lock(mutex_);
   withdrawn_.push_back(layer_number);
+  return true;
 }
 
 std::vector<std::string> FakePresenter::shown() {

@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "snapshotters/lazy/fill_plan.h"
 #include "snapshotters/lazy/layer_store.h"
 #include "tests/support/http_server.h"
 #include "tests/support/lazy_layer_builder.h"
@@ -95,6 +96,15 @@ class FakeFiller : public Filler {
                                  CompleteCallback on_complete) override;
   void Want(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
             Callback callback) override;
+  void WantOnDisk(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
+                  Callback callback) override {
+    Want(layer, offset, bytes, std::move(callback));
+  }
+  bool IsPresent(FillLayer& layer, uint64_t offset, uint64_t bytes) override {
+    const LayerImage& image = layer.image();
+    const ChunkRange range = ChunksIn(image.chunks(), offset, bytes);
+    return image.extents().FirstAbsent(range.first, range.end) == range.end;
+  }
   void Prefetch(const std::shared_ptr<FillLayer>& layer, uint64_t blob_end) override;
   void FetchAll(const std::shared_ptr<FillLayer>& layer) override;
   void Nudge() override {}
@@ -119,7 +129,7 @@ class FakePresenter : public Presenter {
  public:
   [[nodiscard]] std::string_view name() const override { return "fake"; }
   Status Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) override;
-  void Withdraw(uint64_t layer_number) override;
+  bool Withdraw(uint64_t layer_number) override;
 
   std::vector<std::string> shown();
   std::vector<uint64_t> withdrawn();

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "snapshotters/base/mutex.h"
+#include "snapshotters/lazy/fill_plan.h"
 #include "snapshotters/lazy/filler.h"
 #include "snapshotters/lazy/layer_image.h"
 
@@ -68,6 +69,15 @@ class PatternFiller final : public Filler {
                                  CompleteCallback on_complete) override;
   void Want(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
             Callback callback) override;
+  void WantOnDisk(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
+                  Callback callback) override {
+    Want(layer, offset, bytes, std::move(callback));
+  }
+  bool IsPresent(FillLayer& layer, uint64_t offset, uint64_t bytes) override {
+    const LayerImage& image = layer.image();
+    const ChunkRange range = ChunksIn(image.chunks(), offset, bytes);
+    return image.extents().FirstAbsent(range.first, range.end) == range.end;
+  }
   void Prefetch(const std::shared_ptr<FillLayer>&, uint64_t) override {}
   void FetchAll(const std::shared_ptr<FillLayer>&) override {}
   void Nudge() override {}
