@@ -109,8 +109,8 @@ TEST(WorkerPoolTest, DestructorOfAnUnusedPoolReturns) {
 TEST(WorkerPoolTest, DestructorDoesNotWaitForIdleThreadsToLeave) {
   const auto start = std::chrono::steady_clock::now();
   {
+    Gate gate;  // outlives the threads that leave it
     WorkerPool pool({.threads = 4, .waiting = 100});
-    Gate gate;
     for (int i = 0; i < 4; ++i) {
       ASSERT_TRUE(pool.Submit([&gate] { gate.Pass(); }));
     }
