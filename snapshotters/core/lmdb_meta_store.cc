@@ -19,8 +19,6 @@
 namespace strata {
 namespace {
 
-// Numbers in FORMAT.md. A reader of format N refuses what is above N.
-constexpr int kFormat = 1;
 // Address space, not disk: the file grows with what is in it. About ten million snapshots.
 constexpr size_t kMapBytes = sizeof(void*) >= 8 ? size_t{16} << 30 : size_t{1} << 30;
 constexpr unsigned kMaxReaders = 512;
@@ -177,7 +175,7 @@ Status LmdbMetaStore::Load(const LmdbOptions& options) {
     const auto put = [&](std::string_view key, std::string_view value) {
       return lmdb::Put(txn.txn(), dbi_, lmdb::MetaKey(key), value);
     };
-    STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kFormat)));
+    STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kMetaStoreFormat)));
     STRATA_RETURN_IF_ERROR(put(kKindKey, options.kind));
     STRATA_RETURN_IF_ERROR(put(kUuidKey, options.uuid));
     return put(kNextIdKey, lmdb::EncodeId(1));
@@ -192,10 +190,10 @@ Status LmdbMetaStore::Check(MDB_txn* txn, std::string_view format, const LmdbOpt
                                                            std::string(found) + "', expected '" +
                                                            std::string(expected) + "'");
   };
-  if (format != std::to_string(kFormat)) {
+  if (format != std::to_string(kMetaStoreFormat)) {
     return MakeStatus(StatusCode::kFailedPrecondition,
                       "it has format '" + std::string(format) + "', this version knows " +
-                          std::to_string(kFormat) + ": start the version that wrote it");
+                          std::to_string(kMetaStoreFormat) + ": start the version that wrote it");
   }
   STRATA_ASSIGN_OR_RETURN(const auto kind, get(kKindKey));
   if (kind.value_or("") != options.kind) {

@@ -4,6 +4,7 @@
 // nested transactions of one LMDB transaction and share its sync. Safe from any thread.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,9 @@
 #include "snapshotters/core/meta_store.h"
 
 namespace strata {
+
+// The number of FORMAT.md. A reader of format N refuses what is above N.
+inline constexpr uint32_t kMetaStoreFormat = 1;
 
 struct LmdbOptions {
   std::string directory;  // exists, and is nobody else's: the caller holds the root's lock

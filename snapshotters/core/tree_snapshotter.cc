@@ -101,11 +101,14 @@ StatusOr<Usage> TreeSnapshotter::GetUsage(CallContext& call, std::string_view ke
     case Kind::kActive:
       break;
   }
-  return Measure(call, record);
+  return Measure(call, record, /*fresh=*/false);
 }
 
-StatusOr<Usage> TreeSnapshotter::Measure(CallContext& call, const SnapshotRecord& record) {
-  StatusOr<Usage> usage = MeasureUsage(call, record.id);
+StatusOr<Usage> TreeSnapshotter::Measure(CallContext& call, const SnapshotRecord& record,
+                                         bool fresh) {
+  const auto walk = [&] { return MeasureUsage(call, record.id); };
+  StatusOr<Usage> usage =
+      fresh ? usages_.Fresh(call, record.id, walk) : usages_.Get(call, record.id, walk);
   if (!usage.ok()) {
     return MissingDirectory(usage.status(), record.info.name, record.id);
   }
@@ -229,7 +232,7 @@ Status TreeSnapshotter::Commit(CallContext& call, std::string_view name, std::st
     STRATA_ASSIGN_OR_RETURN(const std::optional<SnapshotRecord> active, store_.Find(key));
     STRATA_ASSIGN_OR_RETURN(const std::optional<SnapshotRecord> taken, store_.Find(name));
     STRATA_RETURN_IF_ERROR(tree::CheckCommit(name, taken.has_value(), key, active));
-    STRATA_ASSIGN_OR_RETURN(const Usage usage, Measure(call, *active));
+    STRATA_ASSIGN_OR_RETURN(const Usage usage, Measure(call, *active, /*fresh=*/true));
     STRATA_FAULT_POINT("commit.measured");
     STRATA_RETURN_IF_ERROR(store_.Mutate([&](MetaTransaction& txn) -> Status {
       STRATA_ASSIGN_OR_RETURN(const std::optional<SnapshotRecord> now, txn.Find(key));
@@ -253,6 +256,7 @@ Status TreeSnapshotter::Remove(CallContext& call, std::string_view key) {
     return OkStatus();
   }));
   STRATA_KILL_POINT("remove.recorded");
+  usages_.Forget(id);
   DiscardDirectories(id);
   return OkStatus();
 }

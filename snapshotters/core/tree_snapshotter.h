@@ -8,11 +8,13 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "snapshotters/base/clock.h"
 #include "snapshotters/core/meta_store.h"
 #include "snapshotters/core/snapshotter.h"
+#include "snapshotters/core/usage_cache.h"
 
 namespace strata {
 
@@ -36,7 +38,8 @@ class TreeSnapshotter : public Snapshotter {
 
  protected:
   // `store` and `clock` must outlive this.
-  TreeSnapshotter(MetaStore& store, Clock& clock) : store_(store), clock_(clock) {}
+  TreeSnapshotter(MetaStore& store, Clock& clock, UsageCache::Options usages = {})
+      : store_(store), clock_(clock), usages_(std::move(usages)) {}
 
   // A snapshot that is about to be recorded.
   struct NewSnapshot {
@@ -84,11 +87,13 @@ class TreeSnapshotter : public Snapshotter {
   StatusOr<std::vector<Mount>> Create(CallContext& call, Kind kind, std::string_view key,
                                       std::string_view parent, const Labels& labels);
   StatusOr<SnapshotRecord> Get(std::string_view name);
-  StatusOr<Usage> Measure(CallContext& call, const SnapshotRecord& record);
+  // `fresh`: from now, else as the cache has it.
+  StatusOr<Usage> Measure(CallContext& call, const SnapshotRecord& record, bool fresh);
   Status MissingDirectory(const Status& status, std::string_view name, SnapshotId id);
 
   MetaStore& store_;
   Clock& clock_;
+  UsageCache usages_;  // of actives
 };
 
 }  // namespace strata

@@ -59,7 +59,7 @@ TEST_P(SnapshotterSuite, NamesThatDifferAreNotTheSame) {
 }
 
 TEST_P(SnapshotterSuite, LongestNameWorks) {
-  const std::string name(kMaxNameBytes, 'n');
+  const std::string name(GetParam().longest_name, 'n');
   Prepare(name);
   EXPECT_EQ(Stat(name).name, name);
   Remove(name);

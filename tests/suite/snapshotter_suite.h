@@ -44,12 +44,13 @@ class SuiteInstance {
 
 struct SuiteTarget {
   std::string name;  // of the target, in test names: letters, digits, '_'
-  std::string kind;  // "native", "overlayfs", "stargz"
+  std::string kind;  // "native", "overlayfs", "fuse-overlayfs", "stargz"
   // The snapshotter on `root`, which may not exist yet. Null: this target is not available, and the
   // tests are skipped.
   std::function<std::unique_ptr<SuiteInstance>(const std::string& root)> make;
   // Overlay only: options that the target was told to append to overlay mounts.
   std::vector<std::string> mount_options;
+  size_t longest_name = kMaxNameBytes;
 };
 
 inline std::ostream& operator<<(std::ostream& out, const SuiteTarget& target) {
@@ -72,6 +73,7 @@ class SnapshotterSuite : public ::testing::TestWithParam<SuiteTarget> {
   Snapshotter& sn() { return instance_->snapshotter(); }
   void Restart() { instance_->Restart(); }
   [[nodiscard]] bool overlay() const { return GetParam().kind != "native"; }
+  [[nodiscard]] bool fuse() const { return GetParam().kind == "fuse-overlayfs"; }
 
   // Operations that must succeed; a failure fails the test and returns something empty.
   std::vector<Mount> Prepare(std::string_view key, std::string_view parent = "",
