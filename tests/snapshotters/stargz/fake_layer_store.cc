@@ -103,7 +103,10 @@ class FakeLayerStore final : public LayerStore {
     return layer->second.size;
   }
 
-  void Reclaim(bool all) override { layers_.reclaims.push_back(all); }
+  void Reclaim(bool all) override {
+    ++layers_.reclaims;
+    layers_.reclaims_of_all += all ? 1 : 0;
+  }
   std::vector<Row> List() override { return {}; }
 
  private:

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // FakeLayerStore: a LayerStore that a test tells what there is to be had. Layers are directories of
-// the root. For tests only; one thread at a time.
+// the root. For tests only; one thread at a time, but
+// for Reclaim.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -31,7 +33,8 @@ struct FakeLayers {
 
   std::vector<LayerRequest> asked;
   std::vector<std::vector<LayerRequest>> announced;
-  std::vector<bool> reclaims;
+  std::atomic<int> reclaims{0};  // of which those of all layers:
+  std::atomic<int> reclaims_of_all{0};
   std::function<void()> on_get;  // called by Get before it answers
   LayerRoot root;                // as the snapshotter opened it
   std::weak_ptr<LayerStore::Use> last_use;
