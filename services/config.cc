@@ -125,6 +125,7 @@ struct Flags {
   std::optional<std::string> config;
   std::optional<std::string> anchor_dir;
   bool allow_volatile_root = false;
+  bool check = false;
   std::vector<std::optional<std::string>> of_the_kind;  // one for each of its flags
 };
 
@@ -145,6 +146,7 @@ Status ApplyFlags(const Flags& flags, const KindSettings& settings, DaemonConfig
     STRATA_RETURN_IF_ERROR(Annotate(SetLogFormat(*flags.log_format, config), "--log-format"));
   }
   config->allow_volatile_root = config->allow_volatile_root || flags.allow_volatile_root;
+  config->check = flags.check;
   for (size_t i = 0; i < settings.flags.size(); ++i) {
     if (const std::optional<std::string>& text = flags.of_the_kind[i]; text.has_value()) {
       STRATA_RETURN_IF_ERROR(Annotate(settings.flags[i].set(*text), settings.flags[i].name));
@@ -170,6 +172,9 @@ void Describe(const ConfigSources& sources, const DaemonConfig& defaults, Flags*
                       sources.kind + ".toml when it is there); flags go first")
       ->type_name("FILE");
   app->add_flag("--allow-volatile-root", flags->allow_volatile_root, "accept a root on tmpfs");
+  app->add_flag("--check", flags->check,
+                "do not serve, but exit with 0 when this program could take over the root and the "
+                "state that a daemon of it has left; disturbs none that is running");
   app->add_option("--anchor-dir", flags->anchor_dir,
                   "where to remember roots on other disks (default " + defaults.anchor_dir +
                       "; '' does not)")

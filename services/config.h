@@ -22,6 +22,7 @@ struct DaemonConfig {
   LogFormat log_format = LogFormat::kText;
   bool allow_volatile_root = false;
   std::string anchor_dir = "/var/lib/strata/anchors";
+  bool check = false;  // tell whether this program could take over the root, instead of serving
 };
 
 // A key of the file, with the names of the tables that it is in: "blob.max_retries".

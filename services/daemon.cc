@@ -14,6 +14,7 @@
 #include <ctime>
 #include <utility>
 
+#include "services/fd_store.h"
 #include "services/rpc/listener.h"
 #include "services/rpc/server.h"
 #include "services/version.h"
@@ -116,21 +117,45 @@ Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations) {
   }
 }
 
-StatusOr<std::vector<Listener>> OpenListeners(const std::string& socket) {
-  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners, Listener::FromServiceManager());
-  if (listeners.empty()) {
-    STRATA_ASSIGN_OR_RETURN(Listener own, Listener::Bind(socket));
-    listeners.push_back(std::move(own));
+// Those of the service manager; else our own, which it then keeps where it can, so that clients of
+// a daemon that is being restarted wait instead of being refused.
+StatusOr<std::vector<Listener>> OpenListeners(const std::string& socket, ServiceFdStore& fds) {
+  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners,
+                          Listener::FromServiceManager(fds.TakeSockets(), socket));
+  if (!listeners.empty()) {
+    return listeners;
   }
+  fds.DropSocket();
+  STRATA_ASSIGN_OR_RETURN(Listener own, Listener::Bind(socket));
+  if (fds.available()) {
+    if (const Status kept = fds.KeepSocket(own.fd()); kept.ok()) {
+      own.LeaveFile();
+    } else {
+      LogWarn("clients will be refused while this service is restarted",
+              {{"error", std::string(StatusMessage(kept))}});
+    }
+  }
+  listeners.push_back(std::move(own));
   return listeners;
 }
 
+// Whether a daemon of this program could take over from the one that serves the root.
+Status Check(const DaemonKind& kind, const DaemonConfig& config) {
+  STRATA_RETURN_IF_ERROR(kind.check(config));
+  return CheckFormats(config.root, kind.formats);
+}
+
 // The exit code; an error when it did not come to serving.
-StatusOr<int> Serve(const DaemonKind& kind, const DaemonConfig& config) {
+StatusOr<int> Serve(const DaemonKind& kind, const DaemonConfig& config, ServiceFdStore& fds) {
   const auto started = std::chrono::steady_clock::now();
   STRATA_RETURN_IF_ERROR(FaultPoints::ArmFromEnvironment());
-  STRATA_ASSIGN_OR_RETURN(const std::unique_ptr<Snapshotter> snapshotter, kind.open(config));
-  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners, OpenListeners(config.socket));
+  fds.Attach(config.root);
+  STRATA_ASSIGN_OR_RETURN(const std::unique_ptr<Snapshotter> snapshotter, kind.open(config, fds));
+  if (const Status published = PublishFormats(config.root, kind.formats); !published.ok()) {
+    LogWarn("another version cannot tell before an upgrade whether it reads this root, ignoring",
+            {{"error", std::string(StatusMessage(published))}});
+  }
+  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners, OpenListeners(config.socket, fds));
   const std::string where = listeners.front().path();
   WorkerPool mutations({});
   WorkerPool walks({.threads = kWalkThreads});
@@ -191,12 +216,25 @@ int DaemonMain(const DaemonKind& kind, int argc, char** argv) {
     }
   }
   ConfigureLog(daemon.log_level, daemon.log_format);
+  if (daemon.check) {
+    if (const Status status = Check(kind, daemon); !status.ok()) {
+      LogError("cannot take over", {{"error", std::string(StatusMessage(status))}});
+      return kExitFailure;
+    }
+    return kExitOk;
+  }
   RaiseFileLimit();
   // Before the first thread, so that all of them inherit the mask and only we take the signals.
   const sigset_t signals = StopSignals();
   (void)::sigprocmask(SIG_BLOCK, &signals, nullptr);  // cannot fail with these arguments
   (void)::signal(SIGPIPE, SIG_IGN);
-  const StatusOr<int> code = Serve(kind, daemon);
+  auto given = ServiceFdStore::FromEnvironment();
+  if (!given.ok()) {
+    LogError("cannot start", {{"error", std::string(StatusMessage(given.status()))}});
+    return kExitFailure;
+  }
+  ServiceFdStore fds(*std::move(given));
+  const StatusOr<int> code = Serve(kind, daemon, fds);
   if (!code.ok()) {
     LogError("cannot start", {{"error", std::string(StatusMessage(code.status()))}});
     return kExitFailure;

@@ -7,18 +7,27 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "services/config.h"
 #include "services/control_source.h"
+#include "services/state_formats.h"
+#include "snapshotters/base/fd_store.h"
 #include "snapshotters/core/snapshotter.h"
 
 namespace strata {
 
 struct DaemonKind {
   std::string name;  // "overlayfs"
-  std::function<StatusOr<std::unique_ptr<Snapshotter>>(const DaemonConfig&)> open;
+  // The store outlives the snapshotter.
+  std::function<StatusOr<std::unique_ptr<Snapshotter>>(const DaemonConfig&, FdStore&)> open;
   // What can be said of a root's path before anything is touched.
   std::function<Status(const std::string& root)> check_root;
+  // For --check: whether `open` could take over the root that `config` names, as far as can be told
+  // without touching anything or disturbing a daemon that serves it.
+  std::function<Status(const DaemonConfig&)> check;
+  // What `open` leaves the root's state in, and what it reads (state_formats.h).
+  std::vector<StateFormat> formats;
   // What this kind can be told besides what all can; empty: nothing.
   KindSettings settings;
   // Whether a Prepare may wait for a registry.

@@ -2,15 +2,16 @@
 #include "services/rpc/listener.h"
 
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "snapshotters/base/file_at.h"
@@ -19,6 +20,11 @@ namespace strata {
 namespace {
 
 constexpr int kBacklog = 512;
+// How the address of a socket of Bind begins: no service manager names a file like that.
+constexpr std::string_view kOwnPrefix = "/proc/self/fd/";
+// From linux/un.h, which cannot be included beside sys/un.h: the file that a socket is bound to,
+// as an O_PATH descriptor (Linux 4.15).
+constexpr unsigned kSiocUnixFile = 0x89e0;
 
 sockaddr_un AddressOf(const std::string& path) {
   sockaddr_un address{};
@@ -63,6 +69,36 @@ Status CheckFree(const std::string& path) {
   return ErrnoStatus(errno, "try socket '" + path + "'");
 }
 
+bool IsListeningStream(int fd) {
+  const auto option = [fd](int name) {
+    int value = -1;
+    socklen_t length = sizeof(value);
+    return ::getsockopt(fd, SOL_SOCKET, name, &value, &length) == 0 ? value : -1;
+  };
+  return option(SO_DOMAIN) == AF_UNIX && option(SO_TYPE) == SOCK_STREAM &&
+         option(SO_ACCEPTCONN) == 1;
+}
+
+// Empty when it has none.
+std::string BoundAddress(int fd) {
+  sockaddr_un address{};
+  socklen_t length = sizeof(address);
+  const bool named = ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0;
+  return named
+             ? std::string(address.sun_path, ::strnlen(address.sun_path, sizeof(address.sun_path)))
+             : "";
+}
+
+// Whether who connects to `path` reaches this socket: its own address is the name that it had for a
+// moment. false where we may not ask (CAP_NET_ADMIN).
+bool IsFileOf(int fd, const std::string& path) {
+  const UniqueFd file(::ioctl(fd, kSiocUnixFile));
+  struct stat bound {};
+  struct stat found {};
+  return file.valid() && ::fstat(file.get(), &bound) == 0 && ::lstat(path.c_str(), &found) == 0 &&
+         bound.st_dev == found.st_dev && bound.st_ino == found.st_ino;
+}
+
 }  // namespace
 
 Status Listener::CheckPath(const std::string& path) {
@@ -89,7 +125,7 @@ StatusOr<Listener> Listener::Bind(const std::string& path) {
   // folder's descriptor, because the longer name might not fit an address.
   const std::string temporary = ".strata-" + std::to_string(::getpid());
   const sockaddr_un address =
-      AddressOf("/proc/self/fd/" + std::to_string(folder_fd.get()) + "/" + temporary);
+      AddressOf(std::string(kOwnPrefix) + std::to_string(folder_fd.get()) + "/" + temporary);
   STRATA_ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
   (void)::unlinkat(folder_fd.get(), temporary.c_str(), 0);  // of an earlier process with our pid
   struct stat made {};
@@ -118,30 +154,26 @@ StatusOr<Listener> Listener::Bind(const std::string& path) {
   return listener;
 }
 
-StatusOr<std::vector<Listener>> Listener::FromServiceManager() {
-  const int count = ::sd_listen_fds(/*unset_environment=*/1);
-  if (count < 0) {
-    return ErrnoStatus(-count, "take the sockets of the service manager");
-  }
+StatusOr<std::vector<Listener>> Listener::FromServiceManager(std::vector<UniqueFd> passed,
+                                                             const std::string& path) {
   std::vector<Listener> listeners;
-  for (int fd = SD_LISTEN_FDS_START; fd < SD_LISTEN_FDS_START + count; ++fd) {
-    UniqueFd owned(fd);
-    if (::sd_is_socket_unix(fd, SOCK_STREAM, /*listening=*/1, nullptr, 0) <= 0) {
+  for (UniqueFd& fd : passed) {
+    if (!IsListeningStream(fd.get())) {
       return MakeStatus(StatusCode::kInvalidArgument,
-                        "descriptor " + std::to_string(fd) +
+                        "descriptor " + std::to_string(fd.get()) +
                             " of the service manager: expected a listening unix stream socket "
                             "(ListenStream=/path in the .socket unit)");
     }
-    // sd_listen_fds has set FD_CLOEXEC; accept(2) must not block the loop that polls.
-    if (::fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
-      return ErrnoStatus(errno, "set descriptor " + std::to_string(fd) + " to non-blocking");
+    // Its descriptor flags are set already; accept(2) must not block the loop that polls.
+    if (::fcntl(fd.get(), F_SETFL, O_NONBLOCK) != 0) {
+      return ErrnoStatus(errno, "set descriptor " + std::to_string(fd.get()) + " to non-blocking");
     }
-    sockaddr_un address{};
-    socklen_t length = sizeof(address);
-    const bool named = ::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0 &&
-                       address.sun_path[0] != '\0';
-    listeners.push_back(
-        Listener(std::move(owned), named ? std::string(address.sun_path) : "unnamed socket"));
+    const std::string address = BoundAddress(fd.get());
+    if (!address.starts_with(kOwnPrefix)) {
+      listeners.push_back(Listener(std::move(fd), address.empty() ? "unnamed socket" : address));
+    } else if (IsFileOf(fd.get(), path)) {
+      listeners.push_back(Listener(std::move(fd), path));
+    }
   }
   return listeners;
 }

@@ -27,10 +27,11 @@ class Listener {
   // Only what the text of a path tells: the InvalidArgument of Bind.
   static Status CheckPath(const std::string& path);
 
-  // The sockets that the service manager passed (sd_listen_fds(3)), and takes the variables out of
-  // the environment; none when there is no service manager. InvalidArgument when one of them is not
-  // a listening unix stream socket.
-  static StatusOr<std::vector<Listener>> FromServiceManager();
+  // The sockets that the service manager passed. InvalidArgument when one of them is not a
+  // listening unix stream socket. One that an earlier process of ours had bound (Bind) is used when
+  // it is still what clients reach at `path`, and closed when not; nobody removes its file.
+  static StatusOr<std::vector<Listener>> FromServiceManager(std::vector<UniqueFd> passed,
+                                                            const std::string& path);
 
   ~Listener();
   Listener(Listener&&) noexcept;
@@ -39,6 +40,8 @@ class Listener {
   Listener& operator=(const Listener&) = delete;
 
   [[nodiscard]] int fd() const { return fd_.get(); }
+  // The socket has been given to somebody who keeps it: its file stays.
+  void LeaveFile() { owns_file_ = false; }
   // Where it listens, for messages.
   [[nodiscard]] const std::string& path() const { return path_; }
 

@@ -25,7 +25,7 @@
 #include "snapshotters/base/fault.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/os/directory_entries.h"
-#include "snapshotters/os/overlay_probe.h"
+#include "snapshotters/os/probe_directory.h"
 #include "snapshotters/os/tree_remove.h"
 
 namespace strata {
@@ -33,7 +33,6 @@ namespace {
 
 constexpr std::string_view kMarkerName = "strata-root";
 constexpr std::string_view kLockName = "lock";
-constexpr int kFormat = 1;
 constexpr size_t kMarkerLimit = 4096;
 constexpr mode_t kFolderMode = 0700;
 // Free space and inodes below which a fresh root is refused: the metadata store's first pages.
@@ -41,6 +40,34 @@ constexpr uint64_t kLeastFreeBytes = 1 << 20;
 
 Status Refuse(const std::string& path, std::string_view why) {
   return MakeStatus(StatusCode::kFailedPrecondition, "root '" + path + "' " + std::string(why));
+}
+
+struct Marker {
+  std::string kind;
+  std::string uuid;
+};
+
+StatusOr<Marker> ParseMarker(const std::string& path, const std::string& content) {
+  const nlohmann::json fields = nlohmann::json::parse(content, nullptr, /*allow_exceptions=*/false);
+  const auto text = [&fields](const char* key) {
+    const auto found = fields.is_object() ? fields.find(key) : fields.end();
+    return fields.is_object() && found != fields.end() && found->is_string()
+               ? found->get<std::string>()
+               : std::string();
+  };
+  const bool has_format =
+      fields.is_object() && fields.contains("format") && fields["format"].is_number_integer();
+  Marker marker{.kind = text("kind"), .uuid = text("uuid")};
+  if (!has_format || marker.uuid.empty() || marker.kind.empty()) {
+    return Refuse(path, "has a damaged marker '" + std::string(kMarkerName) +
+                            "': expected JSON with format, kind and uuid");
+  }
+  if (fields["format"].get<int64_t>() > StateRoot::kFormat) {
+    return Refuse(path, "has format " + std::to_string(fields["format"].get<int64_t>()) +
+                            ", this version knows " + std::to_string(StateRoot::kFormat) +
+                            ": start the version that wrote it");
+  }
+  return marker;
 }
 
 StatusOr<std::string> RealPath(const std::string& path) {
@@ -171,18 +198,9 @@ Status StateRoot::CheckPath(const std::string& path) {
 StatusOr<std::unique_ptr<StateRoot>> StateRoot::Open(const StateRootOptions& options) {
   STRATA_RETURN_IF_ERROR(CheckPath(options.path));
   std::unique_ptr<StateRoot> root(new StateRoot);
-  root->given_path_ = options.path;
-  root->kind_ = options.kind;
-  root->anchor_dir_ = options.anchor_dir;
-  root->kind_folders_ = options.kind_folders;
-  // The anchor is looked up by the path as it is given: a missing disk may hide a symlink's target.
   STRATA_RETURN_IF_ERROR(
       Annotate(MakePath(options.path, kFolderMode), "root '" + options.path + "'"));
-  STRATA_ASSIGN_OR_RETURN(root->path_, RealPath(options.path));
-  STRATA_RETURN_IF_ERROR(CheckPath(root->path_));
-  STRATA_ASSIGN_OR_RETURN(root->fd_, OpenFile(root->path_, O_RDONLY | O_DIRECTORY));
-  STRATA_RETURN_IF_ERROR(root->ReadOrPlanMarker());
-  STRATA_RETURN_IF_ERROR(CheckFileSystem(root->path_, root->fd_.get(), options, root->fresh_));
+  STRATA_RETURN_IF_ERROR(root->Examine(options));
   STRATA_RETURN_IF_ERROR(root->Lock());
   // Again under the lock: another daemon may have made the root meanwhile.
   STRATA_RETURN_IF_ERROR(root->ReadOrPlanMarker());
@@ -190,6 +208,43 @@ StatusOr<std::unique_ptr<StateRoot>> StateRoot::Open(const StateRootOptions& opt
   STRATA_RETURN_IF_ERROR(root->MakeFolders());
   root->memory_fd_ = DetachedTmpfs();
   return root;
+}
+
+StatusOr<std::string> StateRoot::KindOf(const std::string& path) {
+  const std::string marker_path = path + "/" + std::string(kMarkerName);
+  const StatusOr<std::string> content = ReadFileAt(AT_FDCWD, marker_path, kMarkerLimit);
+  if (StatusErrno(content.status()) == ENOENT) {
+    return std::string();
+  }
+  STRATA_RETURN_IF_ERROR(content.status());
+  STRATA_ASSIGN_OR_RETURN(Marker marker, ParseMarker(path, *content));
+  return std::move(marker.kind);
+}
+
+Status StateRoot::Check(const StateRootOptions& options) {
+  STRATA_RETURN_IF_ERROR(CheckPath(options.path));
+  StateRoot root;
+  return root.Examine(options);
+}
+
+// Reads only. A root that is not there is refused when an anchor says that its disk is missing.
+Status StateRoot::Examine(const StateRootOptions& options) {
+  // The anchor is looked up by the path as it is given: a missing disk may hide a symlink's target.
+  given_path_ = options.path;
+  kind_ = options.kind;
+  anchor_dir_ = options.anchor_dir;
+  kind_folders_ = options.kind_folders;
+  StatusOr<std::string> real_path = RealPath(options.path);
+  if (StatusErrno(real_path.status()) == ENOENT) {
+    path_ = options.path;
+    return CheckAnchor();
+  }
+  STRATA_RETURN_IF_ERROR(real_path.status());
+  path_ = *std::move(real_path);
+  STRATA_RETURN_IF_ERROR(CheckPath(path_));
+  STRATA_ASSIGN_OR_RETURN(fd_, OpenFile(path_, O_RDONLY | O_DIRECTORY));
+  STRATA_RETURN_IF_ERROR(ReadOrPlanMarker());
+  return CheckFileSystem(path_, fd_.get(), options, fresh_);
 }
 
 std::string StateRoot::lock_directory() const {
@@ -202,7 +257,7 @@ Status StateRoot::RemoveProbes() {
   STRATA_ASSIGN_OR_RETURN(const std::vector<std::string> entries, DirectoryEntries(fd_.get()));
   for (const std::string& name : entries) {
     if (name.starts_with(kProbePrefix)) {
-      const std::string merged = path_ + "/" + name + "/merged";
+      const std::string merged = path_ + "/" + name + "/" + kProbeMountPoint;
       (void)::umount2(merged.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);  // usually nothing is there
       STRATA_RETURN_IF_ERROR(Annotate(RemoveTree(fd_.get(), name), "root '" + path_ + "'"));
     }
@@ -217,28 +272,10 @@ Status StateRoot::ReadOrPlanMarker() {
   const StatusOr<std::string> marker =
       ReadFileAt(fd_.get(), std::string(kMarkerName), kMarkerLimit);
   if (marker.ok()) {
-    const nlohmann::json fields =
-        nlohmann::json::parse(*marker, nullptr, /*allow_exceptions=*/false);
-    const auto text = [&fields](const char* key) {
-      const auto found = fields.is_object() ? fields.find(key) : fields.end();
-      return fields.is_object() && found != fields.end() && found->is_string()
-                 ? found->get<std::string>()
-                 : std::string();
-    };
-    const bool has_format =
-        fields.is_object() && fields.contains("format") && fields["format"].is_number_integer();
-    uuid_ = text("uuid");
-    if (!has_format || uuid_.empty() || text("kind").empty()) {
-      return Refuse(path_, "has a damaged marker '" + std::string(kMarkerName) +
-                               "': expected JSON with format, kind and uuid");
-    }
-    if (fields["format"].get<int64_t>() > kFormat) {
-      return Refuse(path_, "has format " + std::to_string(fields["format"].get<int64_t>()) +
-                               ", this version knows " + std::to_string(kFormat) +
-                               ": start the version that wrote it");
-    }
-    if (text("kind") != kind_) {
-      return Refuse(path_, "belongs to a snapshotter of kind '" + text("kind") + "', expected '" +
+    STRATA_ASSIGN_OR_RETURN(const Marker fields, ParseMarker(path_, *marker));
+    uuid_ = fields.uuid;
+    if (fields.kind != kind_) {
+      return Refuse(path_, "belongs to a snapshotter of kind '" + fields.kind + "', expected '" +
                                kind_ + "': give each kind a root of its own");
     }
     return CheckAnchor();

@@ -4,6 +4,7 @@
 // "Root"). Immutable once open; safe from any thread.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ struct StateRootOptions {
 
 class StateRoot {
  public:
+  // The number of FORMAT.md. A reader of format N refuses what is above N.
+  static constexpr uint32_t kFormat = 1;
   // Longest root: with it, the options of an overlay with 128 layers still fit a page after
   // containerd's compaction (snapshots-contract 5.2).
   static constexpr size_t kMaxPathBytes = 512;
@@ -39,6 +42,14 @@ class StateRoot {
   //                       daemon; another kind's, another program's; its disk not mounted; newer
   //                       format
   static StatusOr<std::unique_ptr<StateRoot>> Open(const StateRootOptions& options);
+
+  // The errors that Open would have with the root as it is now, but for its lock and room in it,
+  // while a daemon may be using it: changes nothing. OK: also a root that is still to be made.
+  static Status Check(const StateRootOptions& options);
+
+  // The kind of the snapshotter that has served on the root; "" for one that is still to be made.
+  // FailedPrecondition for a marker that is damaged or of a newer format.
+  static StatusOr<std::string> KindOf(const std::string& path);
 
   // Only what the text of a path tells: the InvalidArgument of Open.
   static Status CheckPath(const std::string& path);
@@ -58,6 +69,7 @@ class StateRoot {
 
  private:
   StateRoot() = default;
+  Status Examine(const StateRootOptions& options);
   Status Lock();
   Status ReadOrPlanMarker();
   Status CheckAnchor();

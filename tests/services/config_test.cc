@@ -217,7 +217,7 @@ std::set<std::string> SettingFlags() {
        match != std::sregex_iterator(); ++match) {
     found.insert((*match)[1]);
   }
-  for (const char* other : {"config", "help", "version"}) {
+  for (const char* other : {"check", "config", "help", "version"}) {
     EXPECT_EQ(found.erase(other), 1U) << other;
   }
   return found;
@@ -391,6 +391,13 @@ TEST(ConfigTest, HelpNamesEveryFlagAndItsDefault) {
         "/var/lib/strata/anchors", "--version", "--help"}) {
     EXPECT_THAT(help, HasSubstr(text));
   }
+}
+
+TEST(ConfigTest, CheckIsAskedForByItsFlagOnly) {
+  STRATA_ASSERT_OK_AND_ASSIGN(const DaemonConfig asked, ReadSettings({"--check"}));
+  EXPECT_TRUE(asked.check);
+  STRATA_ASSERT_OK_AND_ASSIGN(const DaemonConfig config, ReadSettings({}));
+  EXPECT_FALSE(config.check);
 }
 
 TEST(ConfigTest, HelpAndVersionNeedNoFile) {

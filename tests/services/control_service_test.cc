@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 #include <strata/control/v1/control.grpc.pb.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <utility>
@@ -44,6 +46,18 @@ class FakeSource final : public ControlSource {
   std::vector<ControlCounter> Counters() override {
     return {{"fill.wants", 3}, {"fuse.reads", uint64_t{1} << 40}};
   }
+  void FetchAll() override { ++fetched; }
+  ControlDrain DrainState() override {
+    const uint64_t now = left;
+    ControlDrain state{.layers = 5, .layers_left = now, .bytes_left = now * 1000};
+    if (now != 0) {
+      state.failed.push_back({.number = 7, .reference = "r.test/a:1", .detail = "host is down"});
+    }
+    return state;
+  }
+
+  std::atomic<int> fetched{0};
+  std::atomic<uint64_t> left{0};
 };
 
 // The snapshots service is there, but nobody calls it.
@@ -137,6 +151,51 @@ TEST_F(ControlServiceTest, CountsByName) {
   ASSERT_EQ(answer.counters_size(), 2);
   EXPECT_EQ(answer.counters(1).name(), "fuse.reads");
   EXPECT_EQ(answer.counters(1).value(), uint64_t{1} << 40);
+}
+
+TEST_F(ControlServiceTest, DrainSaysHowFarItIsUntilNothingIsLeft) {
+  source_.left = 2;
+  Serve(&source_);
+  const auto stream = stub_->Drain(&context_, {});
+  wire::DrainProgress progress;
+  ASSERT_TRUE(stream->Read(&progress));
+  EXPECT_EQ(source_.fetched, 1);
+  EXPECT_EQ(progress.layers(), 5U);
+  EXPECT_EQ(progress.layers_left(), 2U);
+  EXPECT_EQ(progress.bytes_left(), 2000U);
+  ASSERT_EQ(progress.failed_size(), 1);
+  EXPECT_EQ(progress.failed(0).number(), 7U);
+  EXPECT_EQ(progress.failed(0).reference(), "r.test/a:1");
+  EXPECT_EQ(progress.failed(0).detail(), "host is down");
+  source_.left = 0;
+  ASSERT_TRUE(stream->Read(&progress));
+  EXPECT_EQ(progress.layers_left(), 0U);
+  EXPECT_FALSE(stream->Read(&progress));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(ControlServiceTest, DrainEndsWithItsClient) {
+  source_.left = 2;
+  Serve(&source_);
+  const auto stream = stub_->Drain(&context_, {});
+  wire::DrainProgress progress;
+  ASSERT_TRUE(stream->Read(&progress));
+  context_.TryCancel();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // Would wait for a call that is still there.
+  server_->Stop(std::chrono::minutes(1));
+}
+
+TEST_F(ControlServiceTest, DrainEndsWithTheServer) {
+  source_.left = 2;
+  Serve(&source_);
+  const auto stream = stub_->Drain(&context_, {});
+  wire::DrainProgress progress;
+  ASSERT_TRUE(stream->Read(&progress));
+  server_->Stop(std::chrono::minutes(1));
+  while (stream->Read(&progress)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(ControlServiceTest, IsNotThereForKindsWithoutIt) {

@@ -8,14 +8,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,8 +28,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
-constexpr int kListenFd = 3;  // SD_LISTEN_FDS_START
 constexpr int kLimitMs = 20'000;
 
 sockaddr_un AddressOf(const std::string& path) {
@@ -281,128 +278,96 @@ TEST_F(ListenerTest, OnlyTheLastOwnerRemovesTheFile) {
   EXPECT_THAT(NamesIn(directory_.path()), ElementsAre());
 }
 
-// In a child, because the descriptors of the service manager have fixed numbers: `body` runs with
-// `fds` as descriptors 3 and up, and returns what went wrong.
-std::string InActivatedChild(const std::vector<int>& fds, const std::function<std::string()>& body,
-                             bool for_another_process = false) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) {
-    return "no pipe";
-  }
-  UniqueFd in(ends[0]);
-  UniqueFd out(ends[1]);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    // Out of the way of the numbers that are about to be taken.
-    const int answer = ::fcntl(out.get(), F_DUPFD_CLOEXEC, 100);
-    std::vector<int> spare;
-    for (const int fd : fds) {
-      spare.push_back(::fcntl(fd, F_DUPFD, 200));
-    }
-    for (size_t i = 0; i < spare.size(); ++i) {
-      (void)::dup2(spare[i], kListenFd + static_cast<int>(i));  // seen by the test below
-    }
-    (void)::setenv("LISTEN_FDS", std::to_string(fds.size()).c_str(), 1);
-    (void)::setenv("LISTEN_PID", std::to_string(for_another_process ? 1 : ::getpid()).c_str(), 1);
-    const std::string problem = body();
-    (void)!::write(answer, problem.data(), problem.size());
-    ::_exit(0);
-  }
-  out.Reset();
-  std::string problem;
-  char buffer[512];
-  for (ssize_t count = 0; (count = ::read(in.get(), buffer, sizeof(buffer))) > 0;) {
-    problem.append(buffer, static_cast<size_t>(count));
-  }
-  int state = 0;
-  (void)::waitpid(child, &state, 0);
-  return WIFEXITED(state) && WEXITSTATUS(state) == 0 ? problem : problem + " (died)";
-}
-
 UniqueFd ListeningSocket(const std::string& path, int type = SOCK_STREAM) {
   UniqueFd fd = BoundSocket(path, type);
   EXPECT_EQ(::listen(fd.get(), 8), 0);
   return fd;
 }
 
+std::vector<UniqueFd> Passed(UniqueFd fd) {
+  std::vector<UniqueFd> passed;
+  passed.push_back(std::move(fd));
+  return passed;
+}
+
+// What a service manager keeps for the next process.
+UniqueFd CopyOf(const Listener& listener) {
+  return UniqueFd(::fcntl(listener.fd(), F_DUPFD_CLOEXEC, 0));
+}
+
 TEST_F(ListenerTest, TakesTheSocketsOfTheServiceManager) {
   const std::string other = directory_.Join("t.sock");
-  const UniqueFd first = ListeningSocket(path_);
-  const UniqueFd second = ListeningSocket(other);
-  EXPECT_EQ(InActivatedChild({first.get(), second.get()},
-                             [&]() -> std::string {
-                               const auto listeners = Listener::FromServiceManager();
-                               if (!listeners.ok()) {
-                                 return listeners.status().ToString();
-                               }
-                               if (listeners->size() != 2 || listeners->at(0).path() != path_ ||
-                                   listeners->at(1).path() != other) {
-                                 return "other sockets";
-                               }
-                               if (std::getenv("LISTEN_FDS") != nullptr) {
-                                 return "the variables are still there";
-                               }
-                               if ((::fcntl(kListenFd, F_GETFD) & FD_CLOEXEC) == 0 ||
-                                   (::fcntl(kListenFd, F_GETFL) & O_NONBLOCK) == 0) {
-                                 return "the descriptor blocks, or is inherited";
-                               }
-                               return Gets(listeners->at(1), other) ? "" : "no connection";
-                             }),
-            "");
-  // They are the service manager's, which goes on listening.
-  EXPECT_NE(InodeOf(path_), 0U);
+  std::vector<UniqueFd> passed = Passed(ListeningSocket(path_));
+  passed.push_back(ListeningSocket(other));
+
+  STRATA_ASSERT_OK_AND_ASSIGN(
+      const std::vector<Listener> listeners,
+      Listener::FromServiceManager(std::move(passed), directory_.Join("own.sock")));
+
+  ASSERT_EQ(listeners.size(), 2U);
+  EXPECT_EQ(listeners[0].path(), path_);
+  EXPECT_EQ(listeners[1].path(), other);
+  EXPECT_NE(::fcntl(listeners[0].fd(), F_GETFL) & O_NONBLOCK, 0);
+  EXPECT_TRUE(Gets(listeners[1], other));
+}
+
+TEST_F(ListenerTest, LeavesTheFileOfASocketOfTheServiceManager) {
+  const UniqueFd held = ListeningSocket(path_);
+  {
+    const auto listeners = Listener::FromServiceManager(
+        Passed(UniqueFd(::fcntl(held.get(), F_DUPFD_CLOEXEC, 0))), "/other.sock");
+    ASSERT_THAT(listeners, IsOk());
+  }
   EXPECT_EQ(TryToConnect(path_), 0);
 }
 
 TEST_F(ListenerTest, HasNoneOfTheServiceManagerWithoutOne) {
-  const UniqueFd socket = ListeningSocket(path_);
-  const auto none = [&]() -> std::string {
-    const auto listeners = Listener::FromServiceManager();
-    return listeners.ok() && listeners->empty() ? "" : listeners.status().ToString();
-  };
-  EXPECT_EQ(InActivatedChild({socket.get()}, none, /*for_another_process=*/true), "");
-  EXPECT_EQ(InActivatedChild({},
-                             [&]() -> std::string {
-                               (void)::unsetenv("LISTEN_FDS");
-                               return none();
-                             }),
-            "");
-}
-
-// What FromServiceManager says to a descriptor that will not do: empty if it is the right thing.
-std::string WrongDescriptor(int fd) {
-  return InActivatedChild({fd}, []() -> std::string {
-    const auto listeners = Listener::FromServiceManager();
-    if (listeners.status().code() != StatusCode::kInvalidArgument) {
-      return "accepted";
-    }
-    const std::string message(StatusMessage(listeners.status()));
-    return message.find("descriptor 3 ") != std::string::npos &&
-                   message.find("ListenStream=") != std::string::npos
-               ? ""
-               : message;
-  });
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto none, Listener::FromServiceManager({}, path_));
+  EXPECT_THAT(none, IsEmpty());
 }
 
 TEST_F(ListenerTest, RefusesOtherDescriptorsOfTheServiceManager) {
-  const UniqueFd file(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  const UniqueFd deaf = BoundSocket(path_);
-  const UniqueFd packets = ListeningSocket(directory_.Join("t.sock"), SOCK_SEQPACKET);
-  const UniqueFd datagrams = BoundSocket(directory_.Join("u.sock"), SOCK_DGRAM);
-  const UniqueFd internet(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  for (const UniqueFd* fd : {&file, &deaf, &packets, &datagrams, &internet}) {
-    EXPECT_EQ(WrongDescriptor(fd->get()), "");
-  }
+  const auto expect_refusal = [this](UniqueFd fd) {
+    const std::string name = "descriptor " + std::to_string(fd.get()) + " ";
+    EXPECT_THAT(
+        Listener::FromServiceManager(Passed(std::move(fd)), path_),
+        StatusIs(StatusCode::kInvalidArgument, AllOf(HasSubstr(name), HasSubstr("ListenStream="))));
+  };
+  expect_refusal(UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)));
+  expect_refusal(BoundSocket(path_));
+  expect_refusal(ListeningSocket(directory_.Join("t.sock"), SOCK_SEQPACKET));
+  expect_refusal(BoundSocket(directory_.Join("u.sock"), SOCK_DGRAM));
+  expect_refusal(UniqueFd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
 }
 
-TEST_F(ListenerTest, RefusesACountThatIsNoNumber) {
-  const UniqueFd socket = ListeningSocket(path_);
-  EXPECT_EQ(InActivatedChild({socket.get()},
-                             []() -> std::string {
-                               (void)::setenv("LISTEN_FDS", "many", 1);
-                               return Listener::FromServiceManager().ok() ? "accepted" : "";
-                             }),
-            "");
+TEST_F(ListenerTest, TakesASocketThatItsPredecessorHadBound) {
+  UniqueFd kept;
+  {
+    STRATA_ASSERT_OK_AND_ASSIGN(Listener predecessor, Listener::Bind(path_));
+    kept = CopyOf(predecessor);
+    predecessor.LeaveFile();
+  }
+  const ino_t inode = InodeOf(path_);
+
+  STRATA_ASSERT_OK_AND_ASSIGN(const std::vector<Listener> listeners,
+                              Listener::FromServiceManager(Passed(std::move(kept)), path_));
+
+  ASSERT_EQ(listeners.size(), 1U);
+  EXPECT_EQ(listeners[0].path(), path_);
+  EXPECT_EQ(InodeOf(path_), inode);
+  EXPECT_TRUE(Gets(listeners[0], path_));
+}
+
+TEST_F(ListenerTest, ClosesASocketOfItsPredecessorThatIsNotAtThePath) {
+  STRATA_ASSERT_OK_AND_ASSIGN(Listener predecessor, Listener::Bind(path_));
+  STRATA_ASSERT_OK_AND_ASSIGN(
+      const auto elsewhere,
+      Listener::FromServiceManager(Passed(CopyOf(predecessor)), directory_.Join("new.sock")));
+  EXPECT_THAT(elsewhere, IsEmpty());
+  ASSERT_EQ(::unlink(path_.c_str()), 0);
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto removed,
+                              Listener::FromServiceManager(Passed(CopyOf(predecessor)), path_));
+  EXPECT_THAT(removed, IsEmpty());
 }
 
 }  // namespace

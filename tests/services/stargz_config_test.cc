@@ -70,6 +70,7 @@ std::vector<SettingCase> SettingCases() {
        [](const C& c) { return c.layers.resolve_timeout == seconds(7); }},
       {"ErofsWhenComplete", "erofs_when_complete = false",
        [](const C& c) { return !c.layers.erofs_when_complete; }},
+      {"ReserveSpace", "reserve_space = false", [](const C& c) { return !c.reserve_space; }},
       {"Budget", "budget_bytes = 1000", [](const C& c) { return c.layers.budget_bytes == 1000; }},
       {"ReadPatience", "read_patience_sec = 0",
        [](const C& c) { return c.filler.patience == seconds(0); }},
@@ -188,21 +189,20 @@ TEST(StargzConfigTest, TlsIsOfTheHostThatItIsSaidOf) {
   EXPECT_EQ(origin.mirrors[0].tls, (TlsOptions{.ca_files = {"/m.pem"}, .insecure = true}));
 }
 
-TEST(StargzConfigTest, PresenterIsAutoOrFuse) {
+TEST(StargzConfigTest, PresenterIsAutoErofsOrFuse) {
   StargzConfig config;
-  EXPECT_THAT(Read("presenter = 'auto'", &config), IsOk());
   EXPECT_THAT(Read("presenter = 'fuse'", &config), IsOk());
-  EXPECT_THAT(Read("", &config, {"--presenter", "auto"}), IsOk());
-  EXPECT_THAT(Read("", &config, {"--presenter=fuse"}), IsOk());
+  EXPECT_EQ(config.presenter, PresenterChoice::kFuse);
+  EXPECT_THAT(Read("presenter = 'erofs'", &config), IsOk());
+  EXPECT_EQ(config.presenter, PresenterChoice::kErofs);
+  EXPECT_THAT(Read("presenter = 'auto'", &config), IsOk());
+  EXPECT_EQ(config.presenter, PresenterChoice::kAuto);
 }
 
-TEST(StargzConfigTest, PresenterOfALaterVersionIsRefusedWithWhatThereIs) {
+TEST(StargzConfigTest, TheFlagOfThePresenterOverridesTheFile) {
   StargzConfig config;
-  const auto says = StatusIs(StatusCode::kInvalidArgument,
-                             AllOf(HasSubstr("presenter"), HasSubstr("erofs"),
-                                   HasSubstr("not in this version"), HasSubstr("auto or fuse")));
-  EXPECT_THAT(Read("", &config, {"--presenter", "erofs"}), says);
-  EXPECT_THAT(Read("presenter = 'erofs'", &config), says);
+  EXPECT_THAT(Read("presenter = 'fuse'", &config, {"--presenter=erofs"}), IsOk());
+  EXPECT_EQ(config.presenter, PresenterChoice::kErofs);
 }
 
 class StargzConfigPeerTest : public ::testing::TestWithParam<PeerSetting> {};
@@ -324,7 +324,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"TooLarge", "requests = 257", 1, "from 1 to 256"},
         BadCase{"Negative", "budget_bytes = -1", 1, "from 0"},
         BadCase{"NumberForABoolean", "noprefetch = 1", 1, "expected true or false"},
-        BadCase{"UnknownPresenter", "presenter = 'nfs'", 1, "expected auto or fuse"},
+        BadCase{"UnknownPresenter", "presenter = 'nfs'", 1, "expected auto, erofs or fuse"},
         BadCase{"HostsAreTables", "[resolver]\nhost = 'a'", 2, "'resolver.host': expected a table"},
         BadCase{"MirrorsAreAList", "[resolver.host.a]\nmirrors = 'm'", 2, "list of tables"},
         BadCase{"MirrorIsATable", "[resolver.host.a]\nmirrors = ['m']", 2, "expected a table"},

@@ -87,6 +87,29 @@ def test_service_and_socket_name_the_same_path():
     assert listen == "/run/strata/%i.sock"
 
 
+def test_service_is_told_how_many_descriptors_are_kept():
+    # systemd before 254 does not set FDSTORE.
+    service = dict(settings(UNITS / "strata@.service.in"))
+
+    assert service["Environment"] == f"FDSTORE={service['FileDescriptorStoreMax']}"
+
+
+def test_stop_ends_only_the_daemon():
+    # The second holder of the descriptors, and all that containers need, go on.
+    service = dict(settings(UNITS / "strata@.service.in"))
+
+    assert service["KillMode"] == "process"
+
+
+def test_reload_checks_before_it_restarts():
+    reloads = [value for name, value in settings(UNITS / "strata@.service.in")
+               if name == "ExecReload"]
+
+    assert len(reloads) == 2
+    assert reloads[0].endswith(" --check")
+    assert "restart --no-block" in reloads[1]
+
+
 class Notifications:
     """The end of NOTIFY_SOCKET where systemd would listen."""
 

@@ -117,5 +117,24 @@ TEST_F(StateRootTest, RefusesADamagedOrNewerMarker) {
   }
 }
 
+TEST_F(StateRootTest, CheckSaysWhatOpenWouldWhileADaemonHasTheRoot) {
+  const std::string path = dir_.Join("root");
+  MakeComplete(path);
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto daemon, Open(path));
+  const auto check = [&path](std::string kind) {
+    return StateRoot::Check({.path = path, .kind = std::move(kind), .allow_volatile = true});
+  };
+  EXPECT_THAT(check("test"), IsOk());
+  EXPECT_THAT(check("other"), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("'test'")));
+  std::ofstream(path + "/strata-root") << R"({"format":9,"kind":"test","uuid":"u"})";
+  EXPECT_THAT(check("test"), StatusIs(StatusCode::kFailedPrecondition, HasSubstr("format 9")));
+}
+
+TEST_F(StateRootTest, CheckMakesNothing) {
+  const std::string path = dir_.Join("root");
+  EXPECT_THAT(StateRoot::Check({.path = path, .kind = "test", .allow_volatile = true}), IsOk());
+  EXPECT_FALSE(std::filesystem::exists(path));
+}
+
 }  // namespace
 }  // namespace strata
