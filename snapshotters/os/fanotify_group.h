@@ -70,6 +70,8 @@ class FanotifyGroup {
   // the event's descriptor is closed: its number may then be given to another event.
   [[nodiscard]] Status Allow(int event_fd) const;
   [[nodiscard]] Status Deny(int event_fd) const;
+  // Denies whatever waits under a number below `end`, for want of knowing what it is. How many did.
+  [[nodiscard]] int DenyAllBelow(int end) const;
 
  private:
   explicit FanotifyGroup(UniqueFd fd) : fd_(std::move(fd)) {}
