@@ -7,17 +7,17 @@ namespace strata {
 
 bool FuseLayers::Add(const std::shared_ptr<FillLayer>& layer) {
   const uint64_t number = layer->image().number();
-  std::shared_ptr<Layer> added = std::make_shared<Layer>(layer);
+  std::shared_ptr<Layer> replaced;  // goes away without the lock
   const MutexLock lock(mutex_);
   std::shared_ptr<Layer>& place = layers_[number];
   if (place == nullptr) {
-    place = std::move(added);
+    place = std::make_shared<Layer>(layer);
     return true;
   }
   if (place->filled_ != layer) {
     // The kernel's look-ups are of the number.
-    added->lookups_ = place->lookups_.load();
-    place.swap(added);  // the old one goes away without the lock
+    replaced = std::exchange(place, std::make_shared<Layer>(layer));
+    place->lookups_ = replaced->lookups_.load();
     return true;
   }
   return place->withdrawn_.exchange(false);
@@ -39,32 +39,50 @@ std::shared_ptr<FuseLayers::Layer> FuseLayers::Enter(uint64_t number) {
   return found->second;
 }
 
-void FuseLayers::Forget(uint64_t number, uint64_t lookups) {
+void FuseLayers::Forget(uint64_t number, uint64_t nid, uint64_t lookups) {
   const std::shared_ptr<Layer> layer = Find(number);
-  if (layer == nullptr || layer->lookups_.fetch_sub(lookups) != lookups || !layer->withdrawn_) {
+  if (layer == nullptr) {
     return;
   }
-  const MutexLock lock(mutex_);
-  const auto found = layers_.find(number);
-  if (found != layers_.end() && found->second == layer && layer->withdrawn_ &&
-      layer->lookups_ == 0) {
-    layers_.erase(found);  // `layer` ends it after the lock
+  if (is_counted_) {
+    Uncount(number, lookups);
+  } else if (nid == layer->image().tree().root()) {
+    Erase(*layer);
   }
 }
 
-bool FuseLayers::Withdraw(uint64_t number) {
-  std::shared_ptr<Layer> unused;
+void FuseLayers::Uncount(uint64_t number, uint64_t lookups) {
+  const std::shared_ptr<Layer> layer = Find(number);
+  if (layer != nullptr && is_counted_ && layer->lookups_.fetch_sub(lookups) == lookups) {
+    Erase(*layer);
+  }
+}
+
+std::shared_ptr<FuseLayers::Layer> FuseLayers::Withdraw(uint64_t number) {
+  std::shared_ptr<Layer> layer = Find(number);
+  if (layer != nullptr) {
+    layer->withdrawn_ = true;
+    if (is_counted_) {
+      Erase(*layer);
+    }
+  }
+  return layer;
+}
+
+void FuseLayers::LetGo(uint64_t number) {
+  if (const std::shared_ptr<Layer> layer = Find(number); layer != nullptr) {
+    Erase(*layer);
+  }
+}
+
+// Where it is withdrawn and nothing of it is counted.
+void FuseLayers::Erase(const Layer& layer) {
   const MutexLock lock(mutex_);
-  const auto found = layers_.find(number);
-  if (found == layers_.end()) {
-    return false;
+  const auto found = layers_.find(layer.image().number());
+  if (found != layers_.end() && found->second.get() == &layer && layer.withdrawn_ &&
+      (!is_counted_ || layer.lookups_ == 0)) {
+    layers_.erase(found);  // the caller has it too, so that it does not end under the lock
   }
-  found->second->withdrawn_ = true;
-  if (found->second->lookups_ == 0) {
-    unused = std::move(found->second);
-    layers_.erase(found);
-  }
-  return true;
 }
 
 std::vector<std::shared_ptr<FuseLayers::Layer>> FuseLayers::List() const {

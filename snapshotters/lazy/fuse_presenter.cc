@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/lazy/fuse_presenter.h"
 
+#include <absl/base/thread_annotations.h>
+
+#include <atomic>
 #include <utility>
 
 #include "snapshotters/base/file_at.h"
+#include "snapshotters/base/log.h"
 #include "snapshotters/base/mutex.h"
+#include "snapshotters/lazy/fuse_connection.h"
 #include "snapshotters/lazy/fuse_session.h"
 #include "snapshotters/lazy/fuse_tree.h"
 #include "snapshotters/os/mount_ops.h"
@@ -15,40 +20,69 @@ namespace {
 // One of the two mounts.
 class FuseMount {
  public:
-  FuseMount(std::string directory, Filler& filler, std::shared_ptr<FuseCounts> counts,
-            bool has_xattrs)
-      : directory_(std::move(directory)),
+  FuseMount(const FuseOptions& options, const std::string& name, Filler& filler,
+            std::shared_ptr<FuseCounts> counts, bool has_xattrs)
+      : options_(options),
+        directory_(options.directory + "/" + name),
+        kept_name_("fuse-" + name),
+        store_(options.fds != nullptr && options.fds->available() ? options.fds : nullptr),
         has_xattrs_(has_xattrs),
         tree_(filler, std::move(counts), has_xattrs) {}
-
-  ~FuseMount() { tree_.Close(); }  // and then the session ends
   FuseMount(const FuseMount&) = delete;
   FuseMount& operator=(const FuseMount&) = delete;
 
-  // Takes away what a predecessor left, so that its mount point can be used.
-  Status Clear() const {
-    Status status;
-    do {
-      status = Unmount(directory_, /*lazy=*/true);
-    } while (status.ok());
-    if (status.code() != StatusCode::kNotFound) {
-      return status;
+  // Goes on with what a predecessor left, or takes it away, so that its mount point can be used.
+  Status Begin() {
+    if (store_ != nullptr) {
+      Status status = Resume();
+      if (status.ok()) {
+        return status;
+      }
+      if (status.code() != StatusCode::kNotFound) {
+        LogWarn("a FUSE mount starts anew: what is open in the old one fails",
+                {{"mount", directory_}, {"error", std::string(StatusMessage(status))}});
+      }
+      FuseConnection::Drop(*store_, kept_name_);
     }
-    return MakePath(directory_, 0700);
+    return Clear();
   }
 
-  Status EnsureStarted(const FuseOptions& options) {
+  Status EnsureStarted() {
     const MutexLock lock(start_mutex_);
     if (session_ != nullptr) {
       return OkStatus();
     }
-    STRATA_ASSIGN_OR_RETURN(session_,
-                            FuseSession::Start({.mountpoint = directory_,
-                                                .threads = options.threads,
-                                                .read_ahead_bytes = options.read_ahead_bytes,
-                                                .posix_acl = has_xattrs_},
-                                               FuseTree::Operations(), &tree_));
+    STRATA_ASSIGN_OR_RETURN(FuseConnection connection, FuseConnection::Open(directory_));
+    // Before anybody uses the mount.
+    const Status kept = Keep(connection);
+    if (!kept.ok() && store_ != nullptr) {
+      LogWarn("a FUSE mount ends with this process",
+              {{"mount", directory_}, {"reason", std::string(StatusMessage(kept))}});
+    }
+    is_kept_ = kept.ok();
+    StatusOr<std::unique_ptr<FuseSession>> session = StartSession(std::move(connection));
+    if (!session.ok()) {
+      Drop();
+      return session.status();
+    }
+    session_ = *std::move(session);
     return OkStatus();
+  }
+
+  // Whether it can go on without this process; what has not been started can.
+  [[nodiscard]] bool may_stay() const { return store_ != nullptr && is_kept_; }
+
+  // Serves no more. The mount stays for a successor, or ends with it.
+  void End(bool stays) {
+    tree_.Close(/*has_successor=*/stays);
+    const MutexLock lock(start_mutex_);
+    if (session_ != nullptr && stays) {
+      session_->LeaveMount();
+    }
+    session_.reset();
+    if (!stays) {
+      Drop();
+    }
   }
 
   // Started.
@@ -63,47 +97,144 @@ class FuseMount {
     return status;
   }
 
+  // Whether `top` is of this mount, which goes on.
+  bool ResumeLayer(const std::shared_ptr<FillLayer>& layer, const FoundMount* top) {
+    FuseSession* const session = Session();
+    if (session == nullptr || !session->is_resumed()) {
+      return false;
+    }
+    (void)tree_.layers().Add(layer);
+    return top != nullptr && top->device == session->mount_device();
+  }
+
+  void Settle() {
+    if (FuseSession* const session = Session(); session != nullptr) {
+      session->Settle();
+    }
+  }
+
   void Withdraw(uint64_t number) {
-    if (tree_.layers().Withdraw(number)) {
-      session_->ForgetName(std::to_string(number));
+    const std::shared_ptr<FuseLayers::Layer> layer = tree_.layers().Withdraw(number);
+    FuseSession* const session = Session();
+    if (layer == nullptr || session == nullptr) {
+      return;
+    }
+    session->ForgetName(std::to_string(number));
+    if (!tree_.layers().is_counted() && !session->IsInUse(FuseTree::TopOf(*layer))) {
+      tree_.layers().LetGo(number);
     }
   }
 
  private:
+  Status Resume() {
+    STRATA_ASSIGN_OR_RETURN(FuseConnection connection,
+                            FuseConnection::Take(*store_, kept_name_, directory_));
+    const MutexLock lock(start_mutex_);
+    STRATA_ASSIGN_OR_RETURN(session_, StartSession(std::move(connection)));
+    tree_.layers().StopCounting();
+    is_kept_ = true;
+    return OkStatus();
+  }
+
+  StatusOr<std::unique_ptr<FuseSession>> StartSession(FuseConnection connection) {
+    return FuseSession::Start({.mountpoint = directory_,
+                               .threads = options_.threads,
+                               .read_ahead_bytes = options_.read_ahead_bytes,
+                               .posix_acl = has_xattrs_,
+                               .knows = FuseTree::Knows},
+                              std::move(connection), FuseTree::Operations(), &tree_);
+  }
+
+  Status Clear() const {
+    Status status;
+    do {
+      status = Unmount(directory_, /*lazy=*/true);
+    } while (status.ok());
+    if (status.code() != StatusCode::kNotFound) {
+      return status;
+    }
+    return MakePath(directory_, 0700);
+  }
+
+  [[nodiscard]] Status Keep(const FuseConnection& connection) const {
+    if (store_ == nullptr) {
+      return MakeStatus(StatusCode::kFailedPrecondition, "there is nobody who keeps it");
+    }
+    if (!connection.can_resend()) {
+      return MakeStatus(StatusCode::kUnimplemented, "the kernel does not send requests again");
+    }
+    return connection.Keep(*store_, kept_name_);
+  }
+
+  void Drop() {
+    if (store_ != nullptr) {
+      FuseConnection::Drop(*store_, kept_name_);
+    }
+  }
+
+  FuseSession* Session() {
+    const MutexLock lock(start_mutex_);
+    return session_.get();
+  }
+
+  const FuseOptions& options_;
   const std::string directory_;
+  const std::string kept_name_;
+  FdStore* const store_;  // null: nobody keeps
   const bool has_xattrs_;
   FuseTree tree_;
-  Mutex start_mutex_;                     // held while a session starts: the others need it too
-  std::unique_ptr<FuseSession> session_;  // set once, before any layer is known; ends before tree_
+  std::atomic<bool> is_kept_{true};  // not started: nothing is lost
+  Mutex start_mutex_;                // held while a session starts: the others need it too
+  // Set once, before any layer is known; ends before tree_.
+  std::unique_ptr<FuseSession> session_ ABSL_GUARDED_BY(start_mutex_);
 };
 
 class TwoMountsPresenter final : public FusePresenter {
  public:
   TwoMountsPresenter(const FuseOptions& options, Filler& filler)
       : options_(options),
-        plain_(options.directory + "/p", filler, counts_, /*has_xattrs=*/false),
-        xattrs_(options.directory + "/x", filler, counts_, /*has_xattrs=*/true) {}
+        plain_(options_, "p", filler, counts_, /*has_xattrs=*/false),
+        xattrs_(options_, "x", filler, counts_, /*has_xattrs=*/true) {}
+
+  ~TwoMountsPresenter() override {
+    const bool stays = this->stays();
+    plain_.End(stays);
+    xattrs_.End(stays);
+  }
+  TwoMountsPresenter(const TwoMountsPresenter&) = delete;
+  TwoMountsPresenter& operator=(const TwoMountsPresenter&) = delete;
 
   // The mount for layers with xattrs waits for the first of them.
   Status Start() {
-    STRATA_RETURN_IF_ERROR(xattrs_.Clear());
-    STRATA_RETURN_IF_ERROR(plain_.Clear());
-    return plain_.EnsureStarted(options_);
+    STRATA_RETURN_IF_ERROR(xattrs_.Begin());
+    STRATA_RETURN_IF_ERROR(plain_.Begin());
+    return plain_.EnsureStarted();
   }
 
   [[nodiscard]] std::string_view name() const override { return "fuse"; }
 
   Status Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) override {
     const uint64_t number = layer->image().number();
-    if (number == 0 || number > FuseTree::kMaxLayer) {
+    if (!HasRoom(number)) {
       return MakeStatus(StatusCode::kInvalidArgument, "show layer " + std::to_string(number) +
                                                           ": expected a number from 1 to " +
                                                           std::to_string(FuseTree::kMaxLayer));
     }
-    FuseMount& mount = layer->image().has_xattrs() ? xattrs_ : plain_;
-    STRATA_RETURN_IF_ERROR(mount.EnsureStarted(options_));
+    FuseMount& mount = MountOf(*layer);
+    STRATA_RETURN_IF_ERROR(mount.EnsureStarted());
     return mount.Show(layer, target);
   }
+
+  bool Resume(const std::shared_ptr<FillLayer>& layer, const FoundMount* top) override {
+    return HasRoom(layer->image().number()) && MountOf(*layer).ResumeLayer(layer, top);
+  }
+
+  void Settled() override {
+    plain_.Settle();
+    xattrs_.Settle();
+  }
+
+  [[nodiscard]] bool stays() const override { return plain_.may_stay() && xattrs_.may_stay(); }
 
   bool Withdraw(uint64_t layer_number) override {
     plain_.Withdraw(layer_number);
@@ -123,6 +254,9 @@ class TwoMountsPresenter final : public FusePresenter {
   }
 
  private:
+  static bool HasRoom(uint64_t number) { return number != 0 && number <= FuseTree::kMaxLayer; }
+  FuseMount& MountOf(FillLayer& layer) { return layer.image().has_xattrs() ? xattrs_ : plain_; }
+
   const FuseOptions options_;
   const std::shared_ptr<FuseCounts> counts_ = std::make_shared<FuseCounts>();
   FuseMount plain_;

@@ -18,7 +18,8 @@ namespace strata {
 
 struct FuseOptions {
   // Absolute and existing; the two mounts are made in it, in folders of their own (`x`: with
-  // xattrs, `p`: plain). A dead mount that a predecessor left there is detached first.
+  // xattrs, `p`: plain). A mount that a predecessor left there goes on where `fds` has its device
+  // (then requests for layers wait for Resume, or Settled); else it is detached first.
   std::string directory;
   int threads = 2;                                // of each mount
   uint64_t read_ahead_bytes = uint64_t{1} << 20;  // of the kernel; set where we may
@@ -43,7 +44,8 @@ class FusePresenter : public Presenter {
   // `filler` must outlive this. Unimplemented: no FUSE here (/dev/fuse is missing or forbidden).
   static StatusOr<std::unique_ptr<FusePresenter>> Start(const FuseOptions& options, Filler& filler);
   [[nodiscard]] virtual FuseCounters counters() const = 0;
-  // The destructor ends the sessions: mounts are detached, reads that wait fail with EIO.
+  // The destructor ends the sessions. With stays(), the mounts and whatever waits for an answer are
+  // left to the successor; else mounts are detached, and reads that wait fail with EIO.
 };
 
 }  // namespace strata

@@ -72,11 +72,19 @@ void FuseReads::Fail(fuse_req_t request) {
   (void)::fuse_reply_err(request, EIO);  // fails when the reader is gone
 }
 
+void FuseReads::Reject(fuse_req_t request) {
+  if (has_successor_) {
+    ::fuse_reply_none(request);
+  } else {
+    Fail(request);
+  }
+}
+
 void FuseReads::Read(Filler& filler, const std::shared_ptr<FillLayer>& layer, uint64_t offset,
                      size_t bytes, fuse_req_t request) {
   const std::optional<uint64_t> ticket = Admit(request);
   if (!ticket.has_value()) {
-    Fail(request);
+    Reject(request);
     return;
   }
   filler.Want(layer, offset, bytes,
@@ -126,15 +134,16 @@ void FuseReads::Reply(fuse_req_t request, int image_fd, uint64_t offset, size_t 
   (void)::fuse_reply_buf(request, reinterpret_cast<const char*>(copy.data()), copy.size());
 }
 
-void FuseReads::Close() {
+void FuseReads::Close(bool has_successor) {
   std::unordered_map<uint64_t, fuse_req_t> waiting;
+  has_successor_ = has_successor;
   {
     const MutexLock lock(mutex_);
     closed_ = true;
     waiting.swap(waiting_);
   }
   for (const auto& [ticket, request] : waiting) {
-    Fail(request);
+    Reject(request);
   }
   const MutexLock lock(mutex_);
   while (under_way_ != 0) {

@@ -41,9 +41,9 @@ class FuseReads : public std::enable_shared_from_this<FuseReads> {
   void Read(Filler& filler, const std::shared_ptr<FillLayer>& layer, uint64_t offset, size_t bytes,
             fuse_req_t request);
 
-  // What waits, and what still comes, is answered with EIO. When this returns no reply is under
-  // way.
-  void Close();
+  // What waits, and what still comes, is answered with EIO, or, where a successor will be asked
+  // again, not at all. When this returns no reply is under way.
+  void Close(bool has_successor);
 
  private:
   // From Admit to Claim a request waits; from Claim to Settle its reply is under way. Nothing: it
@@ -52,6 +52,8 @@ class FuseReads : public std::enable_shared_from_this<FuseReads> {
   std::optional<fuse_req_t> Claim(uint64_t ticket);
   void Settle();
   void Fail(fuse_req_t request);
+  // After Close.
+  void Reject(fuse_req_t request);
   // At most one a second.
   void Log(const Status& status);
   void Reply(fuse_req_t request, int image_fd, uint64_t offset, size_t bytes, const HeldBytes* held,
@@ -65,6 +67,7 @@ class FuseReads : public std::enable_shared_from_this<FuseReads> {
   uint64_t next_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t under_way_ ABSL_GUARDED_BY(mutex_) = 0;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<bool> has_successor_{false};
 };
 
 }  // namespace strata

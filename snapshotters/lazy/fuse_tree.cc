@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -35,8 +36,10 @@ struct stat TopAttributes() {
   return attributes;
 }
 
-// Answers a question for an xattr's value or list: its length, or itself.
-void ReplyXattr(fuse_req_t request, std::string_view bytes, size_t size) {
+// Answers a question for an xattr's value or list: its length, or itself. `bytes` are in memory of
+// our own: a reply from the mapped image may have to wait for its page, and fails with EIO when we
+// are killed then.
+void ReplyXattr(fuse_req_t request, const std::string& bytes, size_t size) {
   if (size == 0) {
     (void)::fuse_reply_xattr(request, bytes.size());
   } else if (bytes.size() > size) {
@@ -102,8 +105,20 @@ void FuseTree::Fail(fuse_req_t request) {
   (void)::fuse_reply_err(request, EIO);  // fails when nobody waits any more
 }
 
-fuse_ino_t FuseTree::IdOf(const Node& node) {
-  return (node.layer->image().number() << kLayerShift) | (node.nid & kNidMask);
+fuse_ino_t FuseTree::IdOf(const FuseLayers::Layer& layer, uint64_t nid) {
+  return (layer.image().number() << kLayerShift) | (nid & kNidMask);
+}
+
+bool FuseTree::Knows(void* self, fuse_ino_t node, std::string_view name) {
+  uint64_t number = node >> kLayerShift;
+  if (node == FUSE_ROOT_ID) {
+    const std::optional<uint64_t> parsed = ParseLayerNumber(name);
+    if (!parsed.has_value()) {
+      return true;
+    }
+    number = *parsed;
+  }
+  return static_cast<FuseTree*>(self)->layers_.Find(number) != nullptr;
 }
 
 Status FuseTree::FillStat(const Node& node, struct stat& attributes) {
@@ -140,7 +155,7 @@ void FuseTree::ReplyEntry(fuse_req_t request, const Node& node) {
   const bool known = FillEntry(node, entry).ok();
   // ENOENT: the kernel did not take the answer, and will not forget it.
   if (!known || ::fuse_reply_entry(request, &entry) == -ENOENT) {
-    layers_.Forget(node.layer->image().number(), 1);
+    layers_.Uncount(node.layer->image().number(), 1);
   }
   if (!known) {
     Fail(request);
@@ -187,7 +202,7 @@ void FuseTree::Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
 
 void FuseTree::Forget(fuse_ino_t node, uint64_t lookups) {
   if (node != FUSE_ROOT_ID) {
-    layers_.Forget(node >> kLayerShift, lookups);
+    layers_.Forget(node >> kLayerShift, node & kNidMask, lookups);
   }
 }
 
@@ -216,7 +231,9 @@ void FuseTree::ReadLink(fuse_req_t request, fuse_ino_t id) {
     Fail(request);
     return;
   }
-  (void)::fuse_reply_buf(request, target->data(), target->size());
+  // Copied: see ReplyXattr.
+  const std::string copy(*target);
+  (void)::fuse_reply_buf(request, copy.data(), copy.size());
 }
 
 void FuseTree::ReadDirPlus(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset) {
@@ -239,7 +256,7 @@ void FuseTree::ReadDirPlus(fuse_req_t request, fuse_ino_t id, size_t size, off_t
   if (failed) {
     Fail(request);
   } else if (::fuse_reply_buf(request, listing.bytes().data(), listing.bytes().size()) == -ENOENT) {
-    layers_.Forget(node.layer->image().number(), listing.lookups());
+    layers_.Uncount(node.layer->image().number(), listing.lookups());
   }
 }
 
@@ -286,7 +303,7 @@ void FuseTree::GetXattr(fuse_req_t request, fuse_ino_t id, std::string_view name
   } else if (!value->has_value()) {
     (void)::fuse_reply_err(request, ENODATA);
   } else {
-    ReplyXattr(request, **value, size);
+    ReplyXattr(request, std::string(**value), size);
   }
 }
 

@@ -32,10 +32,16 @@ class FuseTree {
 
   // For a session whose user is a FuseTree.
   static fuse_lowlevel_ops Operations();
+  // Whether there is a layer for a node, or for a name in the top directory (where other names are
+  // known not to be).
+  static bool Knows(void* self, fuse_ino_t node, std::string_view name);
+  [[nodiscard]] static fuse_ino_t TopOf(const FuseLayers::Layer& layer) {
+    return IdOf(layer, layer.image().tree().root());
+  }
 
   [[nodiscard]] FuseLayers& layers() { return layers_; }
-  // Reads fail from now on. To be called before the session ends.
-  void Close() { reads_->Close(); }
+  // Reads fail from now on, or wait for the successor. To be called before the session ends.
+  void Close(bool has_successor) { reads_->Close(has_successor); }
 
  private:
   struct Node {
@@ -49,7 +55,8 @@ class FuseTree {
     return *static_cast<FuseTree*>(FuseSession::UserOf(request));
   }
   [[nodiscard]] Node Find(fuse_ino_t node) const;
-  [[nodiscard]] static fuse_ino_t IdOf(const Node& node);
+  [[nodiscard]] static fuse_ino_t IdOf(const FuseLayers::Layer& layer, uint64_t nid);
+  [[nodiscard]] static fuse_ino_t IdOf(const Node& node) { return IdOf(*node.layer, node.nid); }
   void Fail(fuse_req_t request);
   static Status FillStat(const Node& node, struct stat& attributes);
   static Status FillEntry(const Node& node, fuse_entry_param& entry);

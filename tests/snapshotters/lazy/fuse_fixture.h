@@ -131,7 +131,7 @@ class FuseMountFixture : public ::testing::Test {
 
   // Shows it at a new place.
   std::string Show(const std::shared_ptr<FillLayer>& layer) {
-    const std::string target = Target("layer-" + std::to_string(layer->image().number()));
+    std::string target = Target("layer-" + std::to_string(layer->image().number()));
     EXPECT_THAT(presenter_->Show(layer, target), IsOk());
     return target;
   }
