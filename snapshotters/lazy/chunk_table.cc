@@ -17,6 +17,7 @@
 #include "snapshotters/lazy/crc32c.h"
 #include "snapshotters/lazy/file_checksum.h"
 #include "snapshotters/lazy/image_output.h"
+#include "snapshotters/lazy/layer_versions.h"
 
 namespace strata {
 namespace {
@@ -24,7 +25,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the structures are the disk's bytes");
 
 constexpr std::array<char, 8> kMagic = {'S', 'T', 'R', 'A', 'C', 'H', 'N', 'K'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = kChunkTableVersion;
 constexpr uint32_t kFlagXattrs = 0x1;
 constexpr uint32_t kFlagDigest = 0x1;
 
@@ -64,6 +65,9 @@ struct DiskChunk {
   Sha256Digest digest;
 };
 static_assert(sizeof(DiskChunk) == 64);
+
+constexpr uint64_t kChunksPerSign = 8;  // or more
+constexpr unsigned kLeastStretchBits = 12;
 
 constexpr uint64_t kSpansAt = sizeof(Header);
 
@@ -346,6 +350,7 @@ StatusOr<ChunkTable> ChunkTable::Open(int fd) {
                   .metadata_checksum = header.metadata_checksum,
                   .has_xattrs = (header.flags & kFlagXattrs) != 0};
   STRATA_RETURN_IF_ERROR(table.Validate());
+  table.MakeSigns();
   // The pages stay in the page cache; that this process has looked at all of them does not make
   // them its own.
   (void)::madvise(mapping, file_bytes, MADV_DONTNEED);
@@ -460,6 +465,8 @@ ChunkTable& ChunkTable::operator=(ChunkTable&& other) noexcept {
   data_bytes_ = other.data_bytes_;
   fetched_bytes_ = other.fetched_bytes_;
   facts_ = other.facts_;
+  signs_ = std::move(other.signs_);
+  stretch_bits_ = other.stretch_bits_;
   return *this;
 }
 
@@ -482,15 +489,39 @@ TableChunk ChunkTable::chunk(uint32_t index) const {
           .has_digest = disk.flags != 0};
 }
 
+ImageRange ChunkTable::place(uint32_t index) const {
+  const uint64_t at = ChunksAt(spans_) + uint64_t{index} * sizeof(DiskChunk);
+  const auto begin = Load<uint64_t>(mapping_, at + offsetof(DiskChunk, image_offset));
+  return {.begin = begin, .end = begin + Load<uint64_t>(mapping_, at + offsetof(DiskChunk, bytes))};
+}
+
+void ChunkTable::MakeSigns() {
+  stretch_bits_ = kLeastStretchBits;
+  while (image_bytes_ >> stretch_bits_ > chunks_ / kChunksPerSign) {
+    ++stretch_bits_;
+  }
+  const uint64_t stretches = (image_bytes_ >> stretch_bits_) + 1;
+  signs_.reserve(stretches + 1);
+  uint32_t chunk = 0;
+  for (uint64_t stretch = 0; stretch < stretches; ++stretch) {
+    while (chunk < chunks_ && place(chunk).end <= stretch << stretch_bits_) {
+      ++chunk;
+    }
+    signs_.push_back(chunk);
+  }
+  signs_.push_back(chunks_);
+}
+
 uint32_t ChunkTable::FirstChunkAt(uint64_t image_offset) const {
-  uint32_t low = 0;
-  uint32_t high = chunks_;
+  if (image_offset >= image_bytes_) {
+    return chunks_;
+  }
+  const uint64_t stretch = image_offset >> stretch_bits_;
+  uint32_t low = signs_[stretch];
+  uint32_t high = signs_[stretch + 1];
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
-    const uint64_t at = ChunksAt(spans_) + uint64_t{middle} * sizeof(DiskChunk);
-    const auto begin = Load<uint64_t>(mapping_, at + offsetof(DiskChunk, image_offset));
-    const auto bytes = Load<uint64_t>(mapping_, at + offsetof(DiskChunk, bytes));
-    if (begin + bytes > image_offset) {
+    if (place(middle).end > image_offset) {
       high = middle;
     } else {
       low = middle + 1;

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "snapshotters/base/digest.h"
 #include "snapshotters/base/status.h"
@@ -34,6 +35,12 @@ struct TableChunk {
   uint64_t inner_offset = 0;  // in the decoded span
   Sha256Digest digest = {};
   bool has_digest = false;
+};
+
+// Bytes [begin, end) of the image.
+struct ImageRange {
+  uint64_t begin = 0;
+  uint64_t end = 0;
 };
 
 // What else the table keeps of its image: the part before the data, which is written once.
@@ -71,6 +78,8 @@ class ChunkTable {
   [[nodiscard]] TableSpan span(uint32_t index) const;
   // In the order of the image. `index` < chunks().
   [[nodiscard]] TableChunk chunk(uint32_t index) const;
+  // Where it is in the image, which is cheaper than all of it.
+  [[nodiscard]] ImageRange place(uint32_t index) const;
   // The first chunk that ends behind `image_offset`; chunks() if there is none.
   [[nodiscard]] uint32_t FirstChunkAt(uint64_t image_offset) const;
   // The chunks of a span by inner offset: indexes into chunk().
@@ -89,6 +98,7 @@ class ChunkTable {
   [[nodiscard]] Status ValidateSpans() const;
   [[nodiscard]] Status ValidateChunks();
   [[nodiscard]] Status ValidateGroups() const;
+  void MakeSigns();
 
   const uint8_t* mapping_ = nullptr;
   size_t mapped_bytes_ = 0;
@@ -100,6 +110,10 @@ class ChunkTable {
   uint64_t data_bytes_ = 0;
   uint64_t fetched_bytes_ = 0;
   ImageFacts facts_;
+  // Signposts for FirstChunkAt, few enough to stay in the CPU's caches: of each stretch of the
+  // image, the first chunk that ends behind its beginning.
+  std::vector<uint32_t> signs_;
+  unsigned stretch_bits_ = 0;
 };
 
 }  // namespace strata

@@ -15,6 +15,7 @@
 #include "snapshotters/base/fault.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/lazy/crc32c.h"
+#include "snapshotters/lazy/layer_versions.h"
 
 namespace strata {
 namespace {
@@ -22,7 +23,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "the structures are the disk's bytes");
 
 constexpr std::array<char, 8> kMagic = {'S', 'T', 'R', 'A', 'E', 'X', 'T', 'S'};
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = kExtentsVersion;
 constexpr uint32_t kWordBits = 64;
 constexpr mode_t kFileMode = 0600;
 

@@ -39,7 +39,7 @@ void Count(std::atomic<uint64_t>& counter, uint64_t by = 1) {
 FillEngine::FillEngine(const Filler::Options& options, Filler::SpaceCallback need_space)
     : options_(options),
       schedule_(options, std::random_device()()),
-      persister_(options.persist_interval, std::move(need_space)),
+      persister_(options.persist_interval, std::move(need_space), options.reserve),
       pool_(options.decode_threads),
       timer_([this] { RunTimer(); }) {}
 
@@ -64,9 +64,9 @@ void FillEngine::Know(const std::shared_ptr<LayerFill>& layer) {
   schedule_.Know(layer);
 }
 
-void FillEngine::LookAhead(const std::shared_ptr<LayerFill>& layer, uint64_t offset, uint64_t bytes,
+void FillEngine::LookAhead(const std::shared_ptr<LayerFill>& layer, const WantedRange& range,
                            bool waits, FillTime now) {
-  const ReadAhead::Ask ask = layer->read_ahead.OnWant(offset, bytes, waits);
+  const ReadAhead::Ask ask = layer->read_ahead.OnWant(range.offset, range.bytes, waits);
   if (ask.bytes > 0) {
     const LayerImage& image = layer->image();
     schedule_.Want(layer,
@@ -76,15 +76,15 @@ void FillEngine::LookAhead(const std::shared_ptr<LayerFill>& layer, uint64_t off
   }
 }
 
-void FillEngine::Want(const std::shared_ptr<LayerFill>& layer, uint64_t offset, uint64_t bytes,
+void FillEngine::Want(const std::shared_ptr<LayerFill>& layer, const WantedRange& range,
                       Filler::Callback callback) {
   Count(counters_.wants);
   const LayerImage& image = layer->image();
-  const ChunkRange range = ChunksIn(image.chunks(), offset, bytes);
-  bool waits = image.extents().FirstAbsent(range.first, range.end) != range.end;
+  const ChunkRange chunks = ChunksIn(image.chunks(), range.offset, range.bytes);
+  bool waits = image.extents().FirstAbsent(chunks.first, chunks.end) != chunks.end;
   if (!waits) {
     std::exchange(callback, nullptr)(OkStatus(), nullptr);
-    if (!layer->read_ahead.Watches(offset, bytes)) {
+    if (!layer->read_ahead.Watches(range.offset, range.bytes)) {
       return;
     }
   }
@@ -97,17 +97,16 @@ void FillEngine::Want(const std::shared_ptr<LayerFill>& layer, uint64_t offset, 
     } else {
       if (waits) {
         // Again: what became present since has left the schedule.
-        const auto spans = AbsentSpans(image.chunks(), image.extents(), range);
+        const auto spans = AbsentSpans(image.chunks(), image.extents(), chunks);
         waits = !spans.empty();
         if (waits) {
           auto waiter = std::make_shared<FillWaiter>();
-          waiter->offset = offset;
-          waiter->bytes = bytes;
+          waiter->range = range;
           waiter->callback = std::exchange(callback, nullptr);
           schedule_.Want(layer, spans, FillClass::kDemand, waiter, now);
         }
       }
-      LookAhead(layer, offset, bytes, waits, now);
+      LookAhead(layer, range, waits, now);
     }
   }
   if (waits && answer.ok()) {
@@ -242,7 +241,7 @@ void FillEngine::Decode(const std::shared_ptr<SpanFill>& fill, DecodeScratch& sc
                              span.decoded_bytes, most, scratch.buffer);
   const std::span<const uint8_t> decoded = scratch.buffer.bytes();
   if (result.verified.ok()) {
-    result = StoreSpan(fill->layer->image(), fill->index, decoded);
+    result = StoreSpan(fill->layer->image(), fill->index, decoded, options_.reserve);
   }
   Count(counters_.image_bytes, result.written_bytes);
   Count(counters_.mismatches, result.mismatches);
@@ -285,20 +284,20 @@ FillWaiters FillEngine::Settle(const std::shared_ptr<SpanFill>& fill, const Stor
   if (held) {
     Hold(*fill, result, decoded);
   }
-  return schedule_.NotWritten(*fill, result.written, held);
+  return schedule_.NotWritten(fill, result.written, held, steady_clock::now());
 }
 
 void FillEngine::Hold(const SpanFill& fill, const StoreResult& result,
                       std::span<const uint8_t> decoded) {
   for (const auto& waiter : fill.waiters) {
-    if (waiter->done) {
+    if (waiter->done || waiter->range.on_disk) {
       continue;
     }
     for (const uint32_t index : result.unwritten) {
       const TableChunk chunk = fill.layer->image().chunks().chunk(index);
-      const uint64_t begin = std::max(chunk.image_offset, waiter->offset);
-      const uint64_t end =
-          std::min(chunk.image_offset + chunk.bytes, waiter->offset + waiter->bytes);
+      const WantedRange& range = waiter->range;
+      const uint64_t begin = std::max(chunk.image_offset, range.offset);
+      const uint64_t end = std::min(chunk.image_offset + chunk.bytes, range.offset + range.bytes);
       if (begin >= end) {
         continue;
       }

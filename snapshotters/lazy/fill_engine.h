@@ -29,7 +29,7 @@ class FillEngine : public FetchOwner, public std::enable_shared_from_this<FillEn
   void Stop();
 
   void Know(const std::shared_ptr<LayerFill>& layer);
-  void Want(const std::shared_ptr<LayerFill>& layer, uint64_t offset, uint64_t bytes,
+  void Want(const std::shared_ptr<LayerFill>& layer, const WantedRange& range,
             Filler::Callback callback);
   void Walk(const std::shared_ptr<LayerFill>& layer, FillClass fill_class, uint32_t end);
   void Nudge();
@@ -43,15 +43,15 @@ class FillEngine : public FetchOwner, public std::enable_shared_from_this<FillEn
 
  private:
   // Asks for what comes after a range that was wanted.
-  void LookAhead(const std::shared_ptr<LayerFill>& layer, uint64_t offset, uint64_t bytes,
-                 bool waits, FillTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LookAhead(const std::shared_ptr<LayerFill>& layer, const WantedRange& range, bool waits,
+                 FillTime now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes all requests that may be made now.
   void Pump();
   void Send(FillRequest request, FillTime now);
   void Decode(const std::shared_ptr<SpanFill>& fill, DecodeScratch& scratch);
   FillWaiters Settle(const std::shared_ptr<SpanFill>& fill, const StoreResult& result,
                      std::span<const uint8_t> decoded) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Gives those who wait for the span what could not be written.
+  // Gives those who wait for the span, and can take it from memory, what could not be written.
   void Hold(const SpanFill& fill, const StoreResult& result, std::span<const uint8_t> decoded)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Release(const FillWaiters& waiters);

@@ -13,8 +13,10 @@ ChunkRange ChunksIn(const ChunkTable& table, uint64_t offset, uint64_t bytes) {
   const uint64_t last = offset + std::min(bytes - 1, std::numeric_limits<uint64_t>::max() - offset);
   ChunkRange range;
   range.first = table.FirstChunkAt(offset);
-  range.end = table.FirstChunkAt(last);
-  if (range.end < table.chunks() && table.chunk(range.end).image_offset <= last) {
+  // Most ranges lie in one chunk.
+  const bool in_one = range.first < table.chunks() && table.place(range.first).end > last;
+  range.end = in_one ? range.first : table.FirstChunkAt(last);
+  if (range.end < table.chunks() && table.place(range.end).begin <= last) {
     ++range.end;
   }
   return range;

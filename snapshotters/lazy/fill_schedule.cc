@@ -88,6 +88,12 @@ void FillSchedule::Want(const std::shared_ptr<LayerFill>& layer, const std::vect
     if (waiter != nullptr) {
       fill->waiters.push_back(waiter);
     }
+    if (waiter != nullptr && !waiter->range.on_disk && fill->stage == SpanFill::Stage::kResting &&
+        fill->for_disk) {
+      // This one does not need the disk.
+      resting_.erase(fill->rest);
+      Enqueue(fill);
+    }
   }
   if (waiter != nullptr) {
     waiter->spans_left = spans.size();
@@ -142,7 +148,7 @@ void FillSchedule::Nudge(FillTime now) {
   }
   const auto resting = std::exchange(resting_, {});
   for (const auto& [due, fill] : resting) {
-    resting_.emplace(now, fill);
+    fill->rest = resting_.emplace(now, fill);
   }
 }
 
@@ -358,8 +364,14 @@ FillWaiters FillSchedule::FetchFailed(const std::shared_ptr<SpanFill>& fill, con
   if (!again) {
     return GiveUp(*fill, described, /*again=*/true);
   }
+  fill->for_disk = false;
+  Rest(fill, described, now);
+  return {};
+}
+
+void FillSchedule::Rest(const std::shared_ptr<SpanFill>& fill, const Status& reason, FillTime now) {
   for (const auto& waiter : fill->waiters) {
-    waiter->last_error = described;
+    waiter->last_error = reason;
   }
   // Whoever comes while it rests is to see some tries within his own patience.
   const milliseconds longest =
@@ -373,8 +385,7 @@ FillWaiters FillSchedule::FetchFailed(const std::shared_ptr<SpanFill>& fill, con
     rest_end_ = now + milliseconds(jitter(random_));
   }
   fill->stage = SpanFill::Stage::kResting;
-  resting_.emplace(rest_end_, fill);
-  return {};
+  fill->rest = resting_.emplace(rest_end_, fill);
 }
 
 FillWaiters FillSchedule::Spoiled(const std::shared_ptr<SpanFill>& fill, const Status& status) {
@@ -392,22 +403,36 @@ FillWaiters FillSchedule::Spoiled(const std::shared_ptr<SpanFill>& fill, const S
   return GiveUp(*fill, described, /*again=*/false);
 }
 
-FillWaiters FillSchedule::NotWritten(SpanFill& fill, const Status& status, bool held) {
-  share_.Release(fill.span.blob_bytes);
-  const Status described = fill.layer->Describe(status, fill.index);
-  fill.layer->progress.disk_full = true;
-  fill.layer->NoteError(described, /*given_up=*/!held);
+FillWaiters FillSchedule::NotWritten(const std::shared_ptr<SpanFill>& fill, const Status& status,
+                                     bool held, FillTime now) {
+  share_.Release(fill->span.blob_bytes);
+  const Status described = fill->layer->Describe(status, fill->index);
+  fill->layer->progress.disk_full = true;
+  const auto stays = [](const auto& waiter) { return !waiter->done && waiter->range.on_disk; };
+  const bool needs_disk = std::any_of(fill->waiters.begin(), fill->waiters.end(), stays);
+  const bool again = held && needs_disk && options_.patience.count() > 0;
+  fill->layer->NoteError(described, /*given_up=*/!held || (needs_disk && !again));
   if (!held) {
-    return GiveUp(fill, described, /*again=*/true);
+    return GiveUp(*fill, described, /*again=*/true);
   }
   FillWaiters released;
-  for (const auto& waiter : fill.waiters) {
-    if (!waiter->done && --waiter->spans_left == 0) {
+  FillWaiters rest;
+  for (const auto& waiter : fill->waiters) {
+    if (stays(waiter)) {
+      rest.push_back(waiter);
+    } else if (!waiter->done && --waiter->spans_left == 0) {
       released.push_back(waiter);
       Done(*waiter, OkStatus());
     }
   }
-  Remove(fill, /*again=*/true);
+  fill->waiters = std::move(rest);
+  if (again) {
+    fill->for_disk = true;
+    Rest(fill, described, now);
+    return released;
+  }
+  const FillWaiters given_up = GiveUp(*fill, described, /*again=*/true);
+  released.insert(released.end(), given_up.begin(), given_up.end());
   return released;
 }
 

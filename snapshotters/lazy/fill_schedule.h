@@ -28,10 +28,16 @@ namespace strata {
 
 using FillTime = std::chrono::steady_clock::time_point;
 
-// A call of Want that could not be answered at once.
-struct FillWaiter {
+// Of the image.
+struct WantedRange {
   uint64_t offset = 0;
   uint64_t bytes = 0;
+  bool on_disk = false;  // bytes in memory are of no use to the reader
+};
+
+// A call of Want that could not be answered at once.
+struct FillWaiter {
+  WantedRange range;
   Filler::Callback callback;
   size_t spans_left = 0;
   Status last_error;  // what kept it waiting
@@ -52,6 +58,9 @@ struct SpanFill {
   FillClass wanted = FillClass::kBackground;  // the most urgent class that wants it
   Stage stage = Stage::kQueued;
   std::list<std::shared_ptr<SpanFill>>::iterator place;  // in the queue of its class
+  // While it rests.
+  std::multimap<FillTime, std::shared_ptr<SpanFill>>::iterator rest;
+  bool for_disk = false;  // it rests because the disk was full
   FillWaiters waiters;
   int attempts = 0;                  // that failed for reasons that may pass
   bool spoiled = false;              // its bytes did not hold, once
@@ -96,8 +105,10 @@ class FillSchedule {
                           FillTime now);
   // The bytes do not hold. Fetched once more, then given up.
   FillWaiters Spoiled(const std::shared_ptr<SpanFill>& fill, const Status& status);
-  // The image cannot be written: given up, or, with `held`, released to read what they hold.
-  FillWaiters NotWritten(SpanFill& fill, const Status& status, bool held);
+  // The image cannot be written: given up. Or, with `held`: those who can are released to read what
+  // they hold, and the rest wait on: tried again as above.
+  FillWaiters NotWritten(const std::shared_ptr<SpanFill>& fill, const Status& status, bool held,
+                         FillTime now);
   // Ended for want of anybody who waits.
   void Dropped(const std::shared_ptr<SpanFill>& fill);
 
@@ -138,6 +149,8 @@ class FillSchedule {
   void Remove(SpanFill& fill, bool again);
   void Rewind(LayerFill& layer, uint32_t span);
   void Pause(LayerFill& layer, FillTime now);
+  // Its waiters wait on, and have `reason` to.
+  void Rest(const std::shared_ptr<SpanFill>& fill, const Status& reason, FillTime now);
   FillWaiters GiveUp(SpanFill& fill, const Status& status, bool again);
   void Done(FillWaiter& waiter, Status result);
 

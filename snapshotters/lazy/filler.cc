@@ -27,16 +27,20 @@ class EngineFiller : public Filler {
 
   void Want(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
             Callback callback) override {
-    engine_->Want(Of(layer), offset, bytes, std::move(callback));
+    engine_->Want(Of(layer), {.offset = offset, .bytes = bytes}, std::move(callback));
   }
 
   void WantOnDisk(const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes,
                   Callback callback) override {
-    engine_->Want(Of(layer), offset, bytes, std::move(callback));
+    engine_->Want(Of(layer), {.offset = offset, .bytes = bytes, .on_disk = true},
+                  std::move(callback));
   }
 
   [[nodiscard]] bool IsPresent(FillLayer& layer, uint64_t offset, uint64_t bytes) override {
     const LayerImage& image = layer.image();
+    if (image.extents().complete()) {
+      return true;
+    }
     const ChunkRange range = ChunksIn(image.chunks(), offset, bytes);
     return image.extents().FirstAbsent(range.first, range.end) == range.end &&
            !static_cast<LayerFill&>(layer).read_ahead.Watches(offset, bytes);

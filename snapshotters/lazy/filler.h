@@ -19,6 +19,8 @@
 
 namespace strata {
 
+class SpaceReserve;
+
 // Bytes that were fetched and verified and could not be written (the disk is full): readers get
 // them from memory.
 class HeldBytes {
@@ -61,6 +63,9 @@ class Filler {
     uint64_t read_ahead_bytes = uint64_t{64} << 20;  // most of the image that is asked for ahead
     bool background = true;                          // FetchAll does something
     std::chrono::milliseconds persist_interval{5'000};
+    // Gives room to layers that have some reserved there, when the disk is full; is told what was
+    // written, and trimmed now and then. Null: none. Must outlive the filler.
+    SpaceReserve* reserve = nullptr;
   };
   // Called on a thread of the filler, once, when the layer has become complete and is persisted;
   // never for a layer that was complete when it was added.
@@ -105,7 +110,7 @@ class Filler {
   virtual void Forget(const std::shared_ptr<FillLayer>& layer) = 0;
 
   struct Counters {
-    uint64_t wants = 0;         // calls of Want
+    uint64_t wants = 0;         // calls of Want and WantOnDisk
     uint64_t wants_absent = 0;  // of them, those that had to wait
     uint64_t spans = 0;         // filled
     uint64_t requests = 0;      // ranges asked for

@@ -23,34 +23,60 @@ namespace {
 constexpr mode_t kFolderMode = 0755;
 constexpr std::string_view kErofs = "erofs";
 
+void NoteCovering(const std::string& number, const Status& status) {
+  if (status.code() != StatusCode::kUnimplemented) {
+    LogWarn("complete layer is not mounted as EROFS, ignoring",
+            {{"layer", number}, {"error", std::string(StatusMessage(status))}});
+  }
+}
+
 }  // namespace
 
 LayerDisplay::LayerDisplay(std::string directory, std::string layers_directory,
-                           bool erofs_when_complete, Presenter& presenter)
+                           bool erofs_when_complete, const LayerPresenters& presenters)
     : directory_(std::move(directory)),
       layers_directory_(std::move(layers_directory)),
-      try_erofs_(erofs_when_complete),
-      presenter_(presenter) {}
+      try_erofs_(erofs_when_complete || (presenters.filled != nullptr && presenters.show_filled)),
+      presenters_(presenters) {}
 
 StatusOr<std::unique_ptr<LayerDisplay>> LayerDisplay::Open(std::string directory,
                                                            std::string layers_directory,
                                                            bool erofs_when_complete,
-                                                           Presenter& presenter) {
+                                                           const LayerPresenters& presenters) {
   STRATA_RETURN_IF_ERROR(MakePath(directory, kFolderMode));
   return std::unique_ptr<LayerDisplay>(new LayerDisplay(
-      std::move(directory), std::move(layers_directory), erofs_when_complete, presenter));
+      std::move(directory), std::move(layers_directory), erofs_when_complete, presenters));
 }
 
 std::string LayerDisplay::PathOf(uint64_t number) const {
   return directory_ + "/" + std::to_string(number);
 }
 
-bool LayerDisplay::MayKeep(const StoredLayer& layer, const LayerMounts& mounts) const {
-  const auto found = mounts.find(layer.number());
-  // Numbers are never used again, so an EROFS there is this layer's image. One of an incomplete
-  // layer has somebody who fills it, and that one is gone.
-  return found != mounts.end() && found->second.back() == kErofs &&
-         layer.image().extents().complete() && try_erofs_;
+ShownBy LayerDisplay::Resume(const StoredLayer& layer, std::span<const FoundMount> mounts) {
+  const FoundMount* top = mounts.empty() ? nullptr : &mounts.back();
+  // Of a complete layer, too: files of it may still be open by way of FUSE.
+  if (!layer.image().extents().complete()) {
+    const bool by_filled =
+        presenters_.filled != nullptr && presenters_.filled->Resume(layer.fill, top);
+    const bool by_fuse = presenters_.fuse->Resume(layer.fill, top);
+    const ShownBy otherwise = by_fuse ? ShownBy::kFuse : ShownBy::kNobody;
+    return by_filled ? ShownBy::kFilling : otherwise;
+  }
+  if (presenters_.filled != nullptr) {
+    presenters_.filled->Complete(*layer.fill);  // nobody may have come to that
+  }
+  const bool by_fuse = presenters_.fuse->Resume(layer.fill, top);
+  // Numbers are never used again, so an EROFS there is this layer's image.
+  const bool by_erofs = top != nullptr && top->type == kErofs && try_erofs_;
+  const ShownBy otherwise = by_fuse ? ShownBy::kFuse : ShownBy::kNobody;
+  return by_erofs ? ShownBy::kErofs : otherwise;
+}
+
+void LayerDisplay::Settled() {
+  if (presenters_.filled != nullptr) {
+    presenters_.filled->Settled();
+  }
+  presenters_.fuse->Settled();
 }
 
 Status LayerDisplay::RemoveFoldersBut(const LayerTable& layers) const {
@@ -82,28 +108,90 @@ Status LayerDisplay::ShowByErofs(const StoredLayer& layer) {
   return status;
 }
 
-StatusOr<ShownBy> LayerDisplay::Show(const StoredLayer& layer) {
+StatusOr<LayerDisplay::Shown> LayerDisplay::Show(const StoredLayer& layer) {
+  const std::string number = std::to_string(layer.number());
   const std::string target = PathOf(layer.number());
   if (::mkdir(target.c_str(), kFolderMode) != 0 && errno != EEXIST) {
     return WithReason(ErrnoStatus(errno, "make '" + target + "'"), FallbackReason::kDisk);
   }
-  if (layer.image().extents().complete() && try_erofs_) {
+  Shown shown;
+  if (layer.image().extents().complete()) {
     const Status status = ShowByErofs(layer);
     if (status.ok()) {
+      shown.by = ShownBy::kErofs;
+      return shown;
+    }
+    NoteCovering(number, status);
+  } else if (presenters_.filled != nullptr && presenters_.show_filled) {
+    const Status status = presenters_.filled->Show(layer.fill, target);
+    if (status.ok()) {
+      shown.by = ShownBy::kFilling;
+      return shown;
+    }
+    ++refused_;
+    shown.why_fuse = "not shown by EROFS: " + std::string(StatusMessage(status));
+    LogWarn("layer is shown by FUSE", {{"layer", number}, {"reason", shown.why_fuse}});
+  }
+  if (const Status status = presenters_.fuse->Show(layer.fill, target); !status.ok()) {
+    return WithReason(Annotate(status, "show layer " + number), FallbackReason::kPresenter);
+  }
+  shown.by = ShownBy::kFuse;
+  return shown;
+}
+
+ShownBy LayerDisplay::Complete(const StoredLayer& layer, ShownBy now) {
+  if (presenters_.filled != nullptr) {
+    presenters_.filled->Complete(*layer.fill);
+  }
+  switch (now) {
+    case ShownBy::kFilling:  // needs nobody any more
       return ShownBy::kErofs;
-    }
-    if (status.code() != StatusCode::kUnimplemented) {
-      LogWarn("complete layer is not mounted as EROFS, ignoring",
-              {{"layer", std::to_string(layer.number())},
-               {"error", std::string(StatusMessage(status))}});
-    }
+    case ShownBy::kFuse:
+      break;
+    case ShownBy::kNobody:
+    case ShownBy::kErofs:
+      return now;
   }
-  const Status status = presenter_.Show(layer.fill, target);
+  // Those who have the layer open keep the presenter's tree; the next to look gets the kernel's.
+  const Status status = ShowByErofs(layer);
   if (!status.ok()) {
-    return WithReason(Annotate(status, "show layer " + std::to_string(layer.number())),
-                      FallbackReason::kPresenter);
+    NoteCovering(std::to_string(layer.number()), status);
+    return now;
   }
-  return ShownBy::kPresenter;
+  return ShownBy::kErofs;
+}
+
+bool LayerDisplay::Withdraw(uint64_t number) {
+  const bool by_filled = presenters_.filled == nullptr || presenters_.filled->Withdraw(number);
+  const bool by_fuse = presenters_.fuse->Withdraw(number);
+  return by_filled && by_fuse;
+}
+
+bool LayerDisplay::Stays(ShownBy by) const {
+  switch (by) {
+    case ShownBy::kFuse:
+      return presenters_.fuse->stays();
+    case ShownBy::kFilling:
+      return presenters_.filled->stays();
+    case ShownBy::kErofs:
+      return true;
+    case ShownBy::kNobody:
+      break;
+  }
+  return false;
+}
+
+std::string_view LayerDisplay::NameOf(ShownBy by) const {
+  switch (by) {
+    case ShownBy::kFuse:
+      return presenters_.fuse->name();
+    case ShownBy::kFilling:
+    case ShownBy::kErofs:
+      return kErofs;
+    case ShownBy::kNobody:
+      break;
+  }
+  return "";
 }
 
 Status LayerDisplay::Remove(uint64_t number) const {

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
@@ -24,7 +25,8 @@ namespace {
 
 constexpr mode_t kFolderMode = 0700;
 constexpr size_t kMostSourceBytes = size_t{1} << 20;
-constexpr uint64_t kStatBlockBytes = 512;  // st_blocks, stat(2)
+constexpr uint64_t kStatBlockBytes = 512;   // st_blocks, stat(2)
+constexpr uint64_t kFileBlockBytes = 4096;  // of the file systems that images are on
 
 std::string TemporaryName(uint64_t number) {
   return "new-" + std::to_string(number);
@@ -59,10 +61,9 @@ Status Publish(int layers_fd, const std::string& temporary, const std::string& n
   return OkStatus();
 }
 
-// A part of the folder `name` in `directory`; that it is missing is DataLoss.
-StatusOr<UniqueFd> OpenPart(int directory_fd, std::string_view name, int flags) {
-  // O_NONBLOCK: a fifo in the place of the file must not hold us up.
-  StatusOr<UniqueFd> fd = OpenAt(directory_fd, std::string(name), flags | O_NONBLOCK);
+// What opening the part `name` of a folder has given, if it is a file; that it is missing is
+// DataLoss.
+StatusOr<UniqueFd> CheckPart(StatusOr<UniqueFd> fd, std::string_view name) {
   if (!fd.ok()) {
     return fd.status().code() == StatusCode::kNotFound ? Broken(StatusMessage(fd.status()))
                                                        : fd.status();
@@ -75,6 +76,11 @@ StatusOr<UniqueFd> OpenPart(int directory_fd, std::string_view name, int flags) 
     return Broken("open '" + std::string(name) + "': it is no file");
   }
   return fd;
+}
+
+StatusOr<UniqueFd> OpenPart(int directory_fd, std::string_view name) {
+  // O_NONBLOCK: a fifo in the place of the file must not hold us up.
+  return CheckPart(OpenAt(directory_fd, std::string(name), O_RDONLY | O_NONBLOCK), name);
 }
 
 // The image is as long as the table says, and its metadata are what was written.
@@ -118,25 +124,32 @@ Status LayerImage::Build(int layers_fd, uint64_t number, LayerPlan plan, std::st
 }
 
 StatusOr<std::shared_ptr<LayerImage>> LayerImage::Open(int layers_fd, uint64_t number) {
+  ImageFiles files;
+  return Open(layers_fd, number, files);
+}
+
+StatusOr<std::shared_ptr<LayerImage>> LayerImage::Open(int layers_fd, uint64_t number,
+                                                       ImageFiles& files) {
   std::shared_ptr<LayerImage> layer(new LayerImage());
   layer->number_ = number;
   const std::string name = std::to_string(number);
-  if (const Status status = layer->OpenParts(layers_fd, name); !status.ok()) {
+  if (const Status status = layer->OpenParts(layers_fd, name, files); !status.ok()) {
     return Annotate(status, "open layer " + name);
   }
   return layer;
 }
 
-Status LayerImage::OpenParts(int layers_fd, const std::string& name) {
+Status LayerImage::OpenParts(int layers_fd, const std::string& name, ImageFiles& files) {
   STRATA_ASSIGN_OR_RETURN(directory_fd_, OpenAt(layers_fd, name, O_RDONLY | O_DIRECTORY));
   const int directory = directory_fd_.get();
-  STRATA_ASSIGN_OR_RETURN(const UniqueFd source, OpenPart(directory, kSourceName, O_RDONLY));
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd source, OpenPart(directory, kSourceName));
   STRATA_ASSIGN_OR_RETURN(const std::string json,
                           ReadAll(source.get(), std::string(kSourceName), kMostSourceBytes));
   STRATA_ASSIGN_OR_RETURN(source_, ParseLayerSource(json));
-  STRATA_ASSIGN_OR_RETURN(const UniqueFd table, OpenPart(directory, kChunksName, O_RDONLY));
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd table, OpenPart(directory, kChunksName));
   STRATA_ASSIGN_OR_RETURN(chunks_, ChunkTable::Open(table.get()));
-  STRATA_ASSIGN_OR_RETURN(image_fd_, OpenPart(directory, kImageName, O_RDWR));
+  STRATA_ASSIGN_OR_RETURN(image_fd_,
+                          CheckPart(files.Open(directory, std::string(kImageName)), kImageName));
   STRATA_RETURN_IF_ERROR(CheckImage(image_fd_.get(), *chunks_));
   STRATA_RETURN_IF_ERROR(MapTree());
   OpenExtents(name);
@@ -185,6 +198,20 @@ LayerImage::~LayerImage() {
     // Fails for bad arguments only.
     (void)::munmap(const_cast<uint8_t*>(mapping_), metadata_bytes_);
   }
+}
+
+uint64_t LayerImage::AbsentBytes() const {
+  uint64_t bytes = 0;
+  uint64_t end = 0;  // of the blocks that are counted
+  const uint32_t chunks = chunks_->chunks();
+  for (uint32_t i = extents_->FirstAbsent(0, chunks); i < chunks;
+       i = extents_->FirstAbsent(i + 1, chunks)) {
+    const ImageRange place = chunks_->place(i);
+    const uint64_t first = std::max(end, place.begin / kFileBlockBytes * kFileBlockBytes);
+    end = (place.end + kFileBlockBytes - 1) / kFileBlockBytes * kFileBlockBytes;
+    bytes += end - std::min(first, end);
+  }
+  return bytes;
 }
 
 StatusOr<uint64_t> LayerImage::AllocatedBytes() const {

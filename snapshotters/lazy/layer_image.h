@@ -16,6 +16,7 @@
 #include "snapshotters/lazy/chunk_table.h"
 #include "snapshotters/lazy/erofs_reader.h"
 #include "snapshotters/lazy/extents.h"
+#include "snapshotters/lazy/image_files.h"
 #include "snapshotters/lazy/layer_source.h"
 #include "snapshotters/lazy/toc.h"
 
@@ -45,9 +46,13 @@ class LayerImage {
   // (the folder). One call for a number at a time.
   static Status Build(int layers_fd, uint64_t number, LayerPlan plan, std::string toc_json);
 
-  // Opens what Build made. NotFound: there is no such folder. DataLoss: a part is missing or does
-  // not hold (a bad `extents` only means that nothing is present; it is logged). Chunks that are
-  // holes of the image (kZerosSpan) are present from the start.
+  // Opens what Build made, its image file by way of `files`. NotFound: there is no such folder.
+  // DataLoss: a part is missing or does not hold (a bad `extents` only means that nothing is
+  // present; it is logged). Chunks that are holes of the image (kZerosSpan) are present from the
+  // start.
+  static StatusOr<std::shared_ptr<LayerImage>> Open(int layers_fd, uint64_t number,
+                                                    ImageFiles& files);
+  // The same where nobody but us is told of reads.
   static StatusOr<std::shared_ptr<LayerImage>> Open(int layers_fd, uint64_t number);
 
   ~LayerImage();
@@ -68,12 +73,15 @@ class LayerImage {
   [[nodiscard]] bool has_xattrs() const { return has_xattrs_; }
 
   Status Persist() { return extents_->Persist(image_fd(), directory_fd_.get(), "extents"); }
+  // The room on disk that what is absent will take: blocks of each run of absent chunks. Walks the
+  // chunk table once.
+  [[nodiscard]] uint64_t AbsentBytes() const;
   // Bytes that the folder takes on disk.
   [[nodiscard]] StatusOr<uint64_t> AllocatedBytes() const;
 
  private:
   LayerImage() = default;
-  Status OpenParts(int layers_fd, const std::string& name);
+  Status OpenParts(int layers_fd, const std::string& name, ImageFiles& files);
   Status MapTree();
   void OpenExtents(const std::string& name);
 

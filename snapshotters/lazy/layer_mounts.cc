@@ -3,12 +3,14 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/sysmacros.h>
 
 #include <cerrno>
 #include <charconv>
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <system_error>
 
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/lazy/layer_number.h"
@@ -45,12 +47,25 @@ std::string Unescape(std::string_view text) {
   return plain;
 }
 
+// "98:0"; 0 for what is no device.
+dev_t ParseDevice(std::string_view text) {
+  unsigned major = 0;
+  unsigned minor = 0;
+  const char* end = text.data() + text.size();
+  const auto [colon, error] = std::from_chars(text.data(), end, major);
+  if (error != std::errc() || colon == end || *colon != ':' ||
+      std::from_chars(colon + 1, end, minor).ptr != end) {
+    return 0;
+  }
+  return makedev(major, minor);
+}
+
 void ParseLine(std::string_view line, std::string_view directory, LayerMounts& mounts) {
   // 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-  constexpr int kFieldsBeforeTarget = 4;
-  for (int i = 0; i < kFieldsBeforeTarget; ++i) {
-    TakeField(line);
-  }
+  TakeField(line);
+  TakeField(line);
+  const dev_t device = ParseDevice(TakeField(line));
+  TakeField(line);
   const std::string target = Unescape(TakeField(line));
   const size_t separator = line.find(" - ");
   if (separator == std::string_view::npos || target.size() <= directory.size() ||
@@ -60,7 +75,7 @@ void ParseLine(std::string_view line, std::string_view directory, LayerMounts& m
   const auto number = ParseLayerNumber(std::string_view(target).substr(directory.size() + 1));
   if (number) {
     line.remove_prefix(separator + 3);
-    mounts[*number].emplace_back(TakeField(line));
+    mounts[*number].push_back({.type = std::string(TakeField(line)), .device = device});
   }
 }
 

@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "snapshotters/base/status.h"
+#include "snapshotters/lazy/presenter.h"
 
 namespace strata {
 
-// The types of the file systems mounted on <directory>/<number>, by number, the topmost last.
-using LayerMounts = std::map<uint64_t, std::vector<std::string>>;
+// What is mounted on <directory>/<number>, by number, the topmost last.
+using LayerMounts = std::map<uint64_t, std::vector<FoundMount>>;
 
 // From the text of /proc/self/mountinfo (proc(5)). `directory` is absolute and without symlinks.
 LayerMounts ParseLayerMounts(std::string_view mountinfo, std::string_view directory);

@@ -14,8 +14,9 @@
 namespace strata {
 namespace {
 
-StatusOr<std::shared_ptr<LayerImage>> OpenOne(int layers_fd, uint64_t number) {
-  STRATA_ASSIGN_OR_RETURN(std::shared_ptr<LayerImage> image, LayerImage::Open(layers_fd, number));
+StatusOr<std::shared_ptr<LayerImage>> OpenOne(int layers_fd, uint64_t number, ImageFiles& files) {
+  STRATA_ASSIGN_OR_RETURN(std::shared_ptr<LayerImage> image,
+                          LayerImage::Open(layers_fd, number, files));
   // What cannot be asked for bytes is of no use.
   const Status source = BlobSourceOf(image->source()).status();
   if (!source.ok()) {
@@ -38,13 +39,14 @@ void GiveUp(LayerDirectory& directory, uint64_t number, const Status& why) {
 
 }  // namespace
 
-std::vector<std::shared_ptr<LayerImage>> OpenLayers(LayerDirectory& directory, int threads) {
+std::vector<std::shared_ptr<LayerImage>> OpenLayers(LayerDirectory& directory, ImageFiles& files,
+                                                    int threads) {
   const std::vector<uint64_t>& numbers = directory.found();
   std::vector<StatusOr<std::shared_ptr<LayerImage>>> opened(numbers.size());
   std::atomic<size_t> next{0};
   const auto work = [&] {
     for (size_t i = next++; i < numbers.size(); i = next++) {
-      opened[i] = OpenOne(directory.fd(), numbers[i]);
+      opened[i] = OpenOne(directory.fd(), numbers[i], files);
     }
   };
   std::vector<std::thread> others;

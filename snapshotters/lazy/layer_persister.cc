@@ -6,16 +6,27 @@
 #include <utility>
 
 #include "snapshotters/base/log.h"
+#include "snapshotters/lazy/span_store.h"
 
 namespace strata {
 namespace {
 
 constexpr std::chrono::seconds kBetweenCallsForSpace{1};
+// The first one comes so long after the start that all layers are reserved again.
+constexpr std::chrono::seconds kBetweenTrims{10};
+// The extents of a layer are a bit for each chunk; the name in the folder takes some, too.
+constexpr uint64_t kExtentsBytes = uint64_t{64} << 10;
 
 }  // namespace
 
-LayerPersister::LayerPersister(std::chrono::milliseconds interval, std::function<void()> need_space)
-    : interval_(interval), need_space_(std::move(need_space)), thread_([this] { Run(); }) {}
+LayerPersister::LayerPersister(std::chrono::milliseconds interval, std::function<void()> need_space,
+                               SpaceReserve* reserve)
+    : interval_(interval),
+      need_space_(std::move(need_space)),
+      reserve_(reserve),
+      trim_due_(reserve == nullptr ? Time::max()
+                                   : std::chrono::steady_clock::now() + kBetweenTrims),
+      thread_([this] { Run(); }) {}
 
 void LayerPersister::MarkDirty(const std::shared_ptr<LayerImage>& image) {
   const MutexLock lock(mutex_);
@@ -57,7 +68,7 @@ void LayerPersister::Stop() {
 }
 
 LayerPersister::Time LayerPersister::NextTime() const {
-  Time next = space_needed_ ? space_due_ : Time::max();
+  Time next = std::min(trim_due_, space_needed_ ? space_due_ : Time::max());
   for (const auto& [key, work] : works_) {
     next = std::min(next, work.due);
   }
@@ -76,9 +87,16 @@ LayerPersister::Works LayerPersister::TakeDue(Time now) {
   return due;
 }
 
+Status LayerPersister::PersistOne(LayerImage& image) {
+  const Status status = image.Persist();
+  const bool yielded = IsDiskFull(status) && reserve_ != nullptr &&
+                       reserve_->reserved(image.number()) > 0 && reserve_->Yield(kExtentsBytes);
+  return yielded ? image.Persist() : status;
+}
+
 void LayerPersister::Persist(const Works& works, bool last) {
   for (const auto& [key, work] : works) {
-    const Status status = work.image->Persist();
+    const Status status = PersistOne(*work.image);
     if (status.ok()) {
       if (work.persisted && !last) {
         work.persisted();
@@ -105,6 +123,7 @@ void LayerPersister::Run() {
   while (true) {
     Works due;
     bool call_for_space = false;
+    bool trim = false;
     bool last = false;
     {
       const MutexLock lock(mutex_);
@@ -123,11 +142,18 @@ void LayerPersister::Run() {
         space_due_ = now + kBetweenCallsForSpace;
         call_for_space = true;
       }
+      trim = trim_due_ <= now && !last;
+      if (trim) {
+        trim_due_ = now + kBetweenTrims;
+      }
     }
     if (call_for_space && need_space_) {
       need_space_();
     }
     Persist(due, last);
+    if (trim) {
+      reserve_->Trim();
+    }
     if (last) {
       return;
     }

@@ -12,12 +12,15 @@
 
 #include "snapshotters/base/mutex.h"
 #include "snapshotters/lazy/layer_image.h"
+#include "snapshotters/lazy/space_reserve.h"
 
 namespace strata {
 
 class LayerPersister {
  public:
-  LayerPersister(std::chrono::milliseconds interval, std::function<void()> need_space);
+  // `reserve`, if any, must outlive this.
+  LayerPersister(std::chrono::milliseconds interval, std::function<void()> need_space,
+                 SpaceReserve* reserve);
   ~LayerPersister() { Stop(); }
   LayerPersister(const LayerPersister&) = delete;
   LayerPersister& operator=(const LayerPersister&) = delete;
@@ -44,14 +47,17 @@ class LayerPersister {
   [[nodiscard]] Time NextTime() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Works TakeDue(Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Persist(const Works& works, bool last);
+  Status PersistOne(LayerImage& image);
 
   const std::chrono::milliseconds interval_;
   const std::function<void()> need_space_;
+  SpaceReserve* const reserve_;
   Mutex mutex_;
   CondVar changed_;
   Works works_ ABSL_GUARDED_BY(mutex_);
   bool space_needed_ ABSL_GUARDED_BY(mutex_) = false;
   Time space_due_ ABSL_GUARDED_BY(mutex_);
+  Time trim_due_ ABSL_GUARDED_BY(mutex_) = Time::max();
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

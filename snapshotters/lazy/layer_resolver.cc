@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "snapshotters/base/digest.h"
+#include "snapshotters/lazy/fallback_reason.h"
+#include "snapshotters/lazy/toc_images.h"
 
 namespace strata {
 namespace {
@@ -20,6 +22,27 @@ std::string ShowDigest(const std::optional<Sha256Digest>& digest) {
 bool HasFamily(const std::map<std::string, std::string>& annotations, std::string_view family) {
   const auto found = annotations.lower_bound(std::string(family));
   return found != annotations.end() && found->first.starts_with(family);
+}
+
+std::optional<LayerFormat> ZstdFormatOf(const std::map<std::string, std::string>& annotations) {
+  if (HasFamily(annotations, kContainersFamily)) {
+    return LayerFormat::kZstdChunkedContainers;
+  }
+  return HasFamily(annotations, kStargzFamily) ? std::optional(LayerFormat::kZstdChunked)
+                                               : std::nullopt;
+}
+
+// What the image's manifest says of the layer. Nothing is as good as no pin.
+Status TakePin(const std::vector<ManifestLayer>& layers, LayerQuestion& question) {
+  for (const ManifestLayer& layer : layers) {
+    if (layer.digest == question.request.digest) {
+      STRATA_ASSIGN_OR_RETURN(question.pin, ParseTocPin(layer.annotations));
+      question.zstd_format = ZstdFormatOf(layer.annotations);
+      question.request.blob_bytes = layer.size;
+      return OkStatus();
+    }
+  }
+  return OkStatus();
 }
 
 std::span<const uint8_t> AsBytes(std::string_view text) {
@@ -45,11 +68,7 @@ StatusOr<LayerQuestion> ParseLayerRequest(const LayerRequest& request, const Ver
   if (request.skip_verify && allow_skip_verify) {
     question.policy.allow_unpinned = true;
   }
-  if (HasFamily(request.annotations, kContainersFamily)) {
-    question.zstd_format = LayerFormat::kZstdChunkedContainers;
-  } else if (HasFamily(request.annotations, kStargzFamily)) {
-    question.zstd_format = LayerFormat::kZstdChunked;
-  }
+  question.zstd_format = ZstdFormatOf(request.annotations);
   return question;
 }
 
@@ -62,6 +81,12 @@ StatusOr<BlobSource> BlobSourceOf(const LayerSource& source) {
 }
 
 void LayerResolver::Fetch(const LayerQuestion& question, Deadline deadline, Callback callback) {
+  FetchTocOf(std::make_shared<Fetching>(Fetching{
+      .question = question, .deadline = deadline, .callback = std::move(callback), .fetched = {}}));
+}
+
+void LayerResolver::FetchTocOf(const std::shared_ptr<Fetching>& layer) {
+  const LayerQuestion& question = layer->question;
   const std::shared_ptr<Blob> blob = blobs_.Open({.reference = question.reference,
                                                   .digest = question.request.digest,
                                                   .size = question.request.blob_bytes,
@@ -73,9 +98,7 @@ void LayerResolver::Fetch(const LayerQuestion& question, Deadline deadline, Call
       .zstd_format = question.policy.disabled ? std::nullopt : question.zstd_format,
       .need_pin = !question.ahead && !question.policy.allow_unpinned && !question.policy.disabled,
       .longest_toc = options_.limits.toc_bytes,
-      .deadline = deadline};
-  const auto layer = std::make_shared<Fetching>(
-      Fetching{.question = question, .deadline = deadline, .callback = std::move(callback)});
+      .deadline = layer->deadline};
   // On the I/O thread this may be gone already; on a thread of the tasks it is there.
   FetchToc(toc_question, [this, layer, tasks = tasks_](StatusOr<FetchedToc> fetched) {
     const Status status = fetched.status();
@@ -84,28 +107,55 @@ void LayerResolver::Fetch(const LayerQuestion& question, Deadline deadline, Call
     }
     tasks->Post([this, layer, status] {
       if (!status.ok()) {
-        layer->callback(status);
+        FindPin(layer, status);
       } else if (layer->fetched.footer.format == LayerFormat::kExternalToc) {
         FindExternal(layer);
       } else {
-        layer->callback(std::move(layer->fetched));
+        layer->Succeed();
       }
     });
   });
 }
 
+void LayerResolver::FindPin(const std::shared_ptr<Fetching>& layer, const Status& unpinned) {
+  const std::string manifest = layer->question.request.manifest_digest;
+  if (manifest.empty() || layer->question.pin.pinned() ||
+      ReasonOf(unpinned) != FallbackReason::kNoPin) {
+    layer->callback(unpinned);
+    return;
+  }
+  manifests_.Find(
+      layer->question.reference, manifest, layer->deadline,
+      [this, layer, unpinned, tasks = tasks_](const StatusOr<ImageManifests::Layers>& layers) {
+        tasks->Post([this, layer, unpinned, layers] {
+          if (!layers.ok()) {
+            layer->callback(Annotate(layers.status(), "ask for the image's manifest"));
+            return;
+          }
+          const Status pinned = TakePin(**layers, layer->question);
+          if (!pinned.ok()) {
+            layer->callback(pinned);
+          } else if (!layer->question.pin.pinned()) {
+            layer->callback(unpinned);
+          } else {
+            FetchTocOf(layer);
+          }
+        });
+      });
+}
+
 void LayerResolver::FindExternal(const std::shared_ptr<Fetching>& layer) {
   const LayerQuestion& question = layer->question;
-  toc_images_.Find(question.reference, question.request.digest, layer->deadline,
-                   [this, layer, tasks = tasks_](const StatusOr<ManifestLayer>& toc) {
-                     tasks->Post([this, layer, toc] {
-                       if (toc.ok()) {
-                         FetchExternal(layer, *toc);
-                       } else {
-                         layer->callback(toc.status());
-                       }
-                     });
-                   });
+  FindExternalToc(manifests_, question.reference, question.request.digest, layer->deadline,
+                  [this, layer, tasks = tasks_](const StatusOr<ManifestLayer>& toc) {
+                    tasks->Post([this, layer, toc] {
+                      if (toc.ok()) {
+                        FetchExternal(layer, *toc);
+                      } else {
+                        layer->callback(toc.status());
+                      }
+                    });
+                  });
 }
 
 void LayerResolver::FetchExternal(const std::shared_ptr<Fetching>& layer,
@@ -114,10 +164,8 @@ void LayerResolver::FetchExternal(const std::shared_ptr<Fetching>& layer,
     layer->callback(TocTooLong(toc.size, options_.limits.toc_bytes));
     return;
   }
-  const std::shared_ptr<Blob> blob =
-      blobs_.Open({.reference = TocImages::TocReference(layer->question.reference),
-                   .digest = toc.digest,
-                   .size = toc.size});
+  const std::shared_ptr<Blob> blob = blobs_.Open(
+      {.reference = TocImageOf(layer->question.reference), .digest = toc.digest, .size = toc.size});
   FetchWhole(blob, toc.size, layer->deadline,
              [layer, tasks = tasks_](StatusOr<std::string> compressed) {
                const Status status = compressed.status();
@@ -126,7 +174,7 @@ void LayerResolver::FetchExternal(const std::shared_ptr<Fetching>& layer,
                }
                tasks->Post([layer, status] {
                  if (status.ok()) {
-                   layer->callback(std::move(layer->fetched));
+                   layer->Succeed();
                  } else {
                    layer->callback(status);
                  }
@@ -134,8 +182,8 @@ void LayerResolver::FetchExternal(const std::shared_ptr<Fetching>& layer,
              });
 }
 
-StatusOr<ResolvedLayer> LayerResolver::Decode(const LayerQuestion& question,
-                                              const FetchedToc& fetched) const {
+StatusOr<ResolvedLayer> LayerResolver::Decode(const Fetched& all) const {
+  const auto& [fetched, question] = all;
   VerifyPolicy policy = question.policy;
   policy.allow_unpinned = policy.allow_unpinned || question.ahead;
   STRATA_ASSIGN_OR_RETURN(std::string json, DecodeToc(fetched.footer, AsBytes(fetched.compressed),

@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "snapshotters/base/status.h"
+#include "snapshotters/lazy/image_manifests.h"
 #include "snapshotters/lazy/layer_image.h"
 #include "snapshotters/lazy/task_queue.h"
 #include "snapshotters/lazy/toc_decoder.h"
 #include "snapshotters/lazy/toc_fetch.h"
-#include "snapshotters/lazy/toc_images.h"
 #include "snapshotters/lazy/toc_pin.h"
 #include "snapshotters/registry/blob_client.h"
 
@@ -29,6 +29,9 @@ struct LayerRequest {
   std::vector<std::string> urls;
   // Annotations of the layer's descriptor (toc_pin.h).
   std::map<std::string, std::string> annotations;
+  // Of the image, where the client names it: asked for the annotations when those that came along
+  // pin nothing, and the layer is one that could be lazy.
+  std::string manifest_digest;
   std::optional<uint64_t> prefetch_bytes;  // a label's; the landmark goes first
   bool skip_verify = false;                // honoured where the configuration allows it
 };
@@ -73,20 +76,24 @@ struct ResolvedLayer {
 
 class LayerResolver {
  public:
-  using Callback = std::function<void(StatusOr<FetchedToc>)>;
+  struct Fetched {
+    FetchedToc toc;
+    LayerQuestion question;  // with the pin that was looked up, if it was
+  };
+  using Callback = std::function<void(StatusOr<Fetched>)>;
 
   // `blobs` must outlive this; `tasks` is stopped before this goes.
   LayerResolver(BlobClient& blobs, const ResolveOptions& options, std::shared_ptr<TaskQueue> tasks)
-      : blobs_(blobs), options_(options), tasks_(std::move(tasks)), toc_images_(blobs) {}
+      : blobs_(blobs), options_(options), tasks_(std::move(tasks)), manifests_(blobs) {}
 
   // What has to come from the registry: at most two requests, with an external TOC one more for its
-  // blob and, for each image, one for the TOC image's manifest. The callback comes on a thread of
-  // `tasks`, or never once they are stopped.
+  // blob and, for each image, one for the TOC image's manifest; a layer whose pin has to be looked
+  // up costs one for the image's manifest and those of a pinned one. The callback comes on a thread
+  // of `tasks`, or never once they are stopped.
   void Fetch(const LayerQuestion& question, Deadline deadline, Callback callback);
 
   // What the CPU has to do with it. FailedPrecondition (no pin), DataLoss.
-  [[nodiscard]] StatusOr<ResolvedLayer> Decode(const LayerQuestion& question,
-                                               const FetchedToc& fetched) const;
+  [[nodiscard]] StatusOr<ResolvedLayer> Decode(const Fetched& fetched) const;
 
  private:
   // One layer on its way; shared by the callbacks.
@@ -95,15 +102,19 @@ class LayerResolver {
     Deadline deadline;
     Callback callback;
     FetchedToc fetched;
+
+    void Succeed() const { callback(Fetched{fetched, question}); }
   };
 
+  void FetchTocOf(const std::shared_ptr<Fetching>& layer);
+  void FindPin(const std::shared_ptr<Fetching>& layer, const Status& unpinned);
   void FindExternal(const std::shared_ptr<Fetching>& layer);
   void FetchExternal(const std::shared_ptr<Fetching>& layer, const ManifestLayer& toc);
 
   BlobClient& blobs_;
   const ResolveOptions options_;
   const std::shared_ptr<TaskQueue> tasks_;
-  TocImages toc_images_;
+  ImageManifests manifests_;
 };
 
 }  // namespace strata

@@ -8,6 +8,7 @@
 #include "snapshotters/base/log.h"
 #include "snapshotters/lazy/layer_budget.h"
 #include "snapshotters/lazy/layer_opener.h"
+#include "snapshotters/os/mount_stack.h"
 
 namespace strata {
 namespace {
@@ -18,6 +19,15 @@ constexpr int kOpeningThreads = 2;
 constexpr TimeNs kUseNoted = 60'000'000'000;  // a use that is no older than this on disk will do
 // Mounting takes some milliseconds; whoever waits for it longer than that goes on without.
 constexpr std::chrono::seconds kMounting{60};
+// So many mounts of predecessors are left under ours: a process that is killed again and again
+// without anybody who keeps its descriptors adds one each time.
+constexpr size_t kMostCovered = 8;
+
+void NoteStaying(const Status& status) {
+  if (!status.ok()) {
+    LogWarn("mounts of a layer stay, ignoring", {{"error", std::string(StatusMessage(status))}});
+  }
+}
 
 // What a failure on our own disk means, whatever its code says to others.
 Status DiskFailure(const Status& status) {
@@ -31,13 +41,13 @@ Status DiskFailure(const Status& status) {
 
 LayerShelf::LayerShelf(const LayerStoreOptions& options, BlobClient& blobs, Filler& filler,
                        std::unique_ptr<LayerDirectory> directory,
-                       std::unique_ptr<LayerDisplay> display, std::string presenter_name)
+                       std::unique_ptr<LayerDisplay> display)
     : options_(options),
       blobs_(blobs),
       filler_(filler),
-      presenter_name_(std::move(presenter_name)),
       directory_(std::move(directory)),
-      display_(std::move(display)) {}
+      display_(std::move(display)),
+      eviction_(*display_, *directory_, filler, *background_, options.linger_interval) {}
 
 LayerShelf::~LayerShelf() {
   background_->Stop();
@@ -45,58 +55,50 @@ LayerShelf::~LayerShelf() {
   {
     const MutexLock lock(mutex_);
     layers = table_.all();
-    std::erase_if(layers, [](const LayerPtr& one) { return one->shown != ShownBy::kPresenter; });
+    std::erase_if(layers, [this](const LayerPtr& one) {
+      return one->shown == ShownBy::kNobody || display_->Stays(one->shown);
+    });
   }
   for (const LayerPtr& layer : layers) {
-    if (const Status status = display_->Detach(layer->number()); !status.ok()) {
-      LogWarn("mount of a layer stays, ignoring", {{"error", std::string(StatusMessage(status))}});
-    }
+    NoteStaying(display_->Remove(layer->number()));
   }
 }
 
 StatusOr<std::unique_ptr<LayerShelf>> LayerShelf::Open(const LayerStoreOptions& options,
                                                        BlobClient& blobs, Filler& filler,
-                                                       Presenter& presenter) {
+                                                       const LayerPresenters& presenters) {
   const std::string layers = options.root + "/layers";
   STRATA_ASSIGN_OR_RETURN(auto directory, LayerDirectory::Open(layers));
-  STRATA_ASSIGN_OR_RETURN(auto display, LayerDisplay::Open(options.root + "/l", layers,
-                                                           options.erofs_when_complete, presenter));
-  std::unique_ptr<LayerShelf> shelf(new LayerShelf(options, blobs, filler, std::move(directory),
-                                                   std::move(display),
-                                                   std::string(presenter.name())));
-  STRATA_RETURN_IF_ERROR(shelf->Start());
+  STRATA_ASSIGN_OR_RETURN(
+      auto display,
+      LayerDisplay::Open(options.root + "/l", layers, options.erofs_when_complete, presenters));
+  std::unique_ptr<LayerShelf> shelf(
+      new LayerShelf(options, blobs, filler, std::move(directory), std::move(display)));
+  STRATA_RETURN_IF_ERROR(shelf->Start(presenters.files));
   return shelf;
 }
 
 // Start-up
 
-void LayerShelf::OpenFound(LayerTable& table) {
-  for (std::shared_ptr<LayerImage>& image : OpenLayers(*directory_, kOpeningThreads)) {
+LayerTable LayerShelf::OpenFound(ImageFiles& files) {
+  LayerTable table;
+  for (std::shared_ptr<LayerImage>& image : OpenLayers(*directory_, files, kOpeningThreads)) {
     const LayerPtr layer = AddToFiller(std::move(image));
     layer->last_used = directory_->LastUse(layer->number()).value_or(0);
     layer->noted_use = layer->last_used;
     table.Add(layer);
   }
+  return table;
 }
 
-void LayerShelf::SettleMounts(const LayerTable& table) const {
-  const StatusOr<LayerMounts> mounts = display_->Found();
-  if (!mounts.ok()) {
-    LogWarn("mounts that a predecessor left are not known, ignoring",
-            {{"error", std::string(StatusMessage(mounts.status()))}});
-    return;
+// Readers that have been waiting since the predecessor ended go on when this returns.
+void LayerShelf::TakeOver(const LayerTable& table, const LayerMounts& mounts) {
+  for (const LayerPtr& layer : table.all()) {
+    const auto found = mounts.find(layer->number());
+    layer->shown = display_->Resume(
+        *layer, found == mounts.end() ? std::span<const FoundMount>() : found->second);
   }
-  for (const auto& [number, types] : *mounts) {
-    const LayerPtr layer = table.Find(number);
-    if (layer != nullptr && display_->MayKeep(*layer, *mounts)) {
-      layer->shown = ShownBy::kErofs;
-      continue;
-    }
-    if (const Status status = display_->Detach(number); !status.ok()) {
-      LogWarn("mount that a predecessor left stays, ignoring",
-              {{"error", std::string(StatusMessage(status))}});
-    }
-  }
+  display_->Settled();
 }
 
 StatusOr<std::set<uint64_t>> LayerShelf::Referenced() const {
@@ -104,10 +106,45 @@ StatusOr<std::set<uint64_t>> LayerShelf::Referenced() const {
                              : MakeStatus(StatusCode::kFailedPrecondition, "nobody to ask");
 }
 
-Status LayerShelf::Start() {
-  LayerTable table;
-  OpenFound(table);
-  SettleMounts(table);
+// `stacked`: mounts that a predecessor left of the layer.
+void LayerShelf::ShowFound(const LayerPtr& layer, bool is_wanted, size_t stacked) {
+  bool is_served = false;
+  {
+    const MutexLock lock(mutex_);
+    is_served = layer->shown != ShownBy::kNobody;
+    // Nobody hears of it when it became complete before the table was there.
+    if (is_served && layer->shown != ShownBy::kErofs && layer->image().extents().complete()) {
+      background_->Post([this, number = layer->number()] { NoteComplete(number); });
+    }
+  }
+  if (is_wanted) {
+    // What is there is covered rather than removed first: a client that mounts meanwhile, by an
+    // answer of the predecessor, must not find an empty tree.
+    const Status status = Show(layer, steady_clock::now() + kMounting);
+    if (!status.ok()) {
+      LogError("layer is not shown", {{"error", std::string(StatusMessage(status))}});
+    }
+    is_served = status.ok();
+    if (is_served && stacked >= kMostCovered) {
+      NoteStaying(KeepTopmost(PathOf(layer->number())));
+    }
+    FetchRest(layer);
+  }
+  if (!is_served && stacked > 0) {
+    NoteStaying(display_->Remove(layer->number()));
+  }
+}
+
+Status LayerShelf::Start(ImageFiles* files) {
+  ImageFiles ordinary;
+  const LayerTable table = OpenFound(files == nullptr ? ordinary : *files);
+  StatusOr<LayerMounts> found = display_->Found();
+  if (!found.ok()) {
+    LogWarn("mounts that a predecessor left are not known, ignoring",
+            {{"error", std::string(StatusMessage(found.status()))}});
+    found = LayerMounts();
+  }
+  TakeOver(table, *found);
   STRATA_RETURN_IF_ERROR(display_->RemoveFoldersBut(table));
   const StatusOr<std::set<uint64_t>> referenced = Referenced();
   if (!referenced.ok()) {
@@ -118,15 +155,11 @@ Status LayerShelf::Start() {
     const MutexLock lock(mutex_);
     table_ = table;
   }
-  const Deadline deadline = steady_clock::now() + kMounting;
   for (const LayerPtr& layer : table.all()) {
-    if (referenced.ok() && !referenced->contains(layer->number())) {
-      continue;
-    }
-    if (const Status status = Show(layer, deadline); !status.ok()) {
-      LogError("layer is not shown", {{"error", std::string(StatusMessage(status))}});
-    }
-    FetchRest(layer);
+    const uint64_t number = layer->number();
+    const auto mounts = found->find(number);
+    ShowFound(layer, !referenced.ok() || referenced->contains(number),
+              mounts == found->end() ? 0 : mounts->second.size());
   }
   background_->Post([this] {
     if (const Status status = directory_->EmptyTrash(); !status.ok()) {
@@ -145,7 +178,7 @@ LayerShelf::LayerPtr LayerShelf::AddToFiller(std::shared_ptr<LayerImage> image) 
                   [this, background = std::weak_ptr(background_)](FillLayer& layer) {
                     if (const auto queue = background.lock()) {
                       queue->Post([this, number = layer.image().number()] {
-                        CoverByErofs(number);
+                        NoteComplete(number);
                         if (options_.budget_bytes != 0) {
                           Reclaim(/*all=*/false);  // it has grown
                         }
@@ -223,7 +256,7 @@ StatusOr<ShelfUsePtr> LayerShelf::Put(ResolvedLayer resolved) {
     use = BeginUse(is_surplus ? same : *built);
   }
   if (is_surplus) {
-    Evict(*built);
+    eviction_.Evict(*built);
   }
   return use;
 }
@@ -258,38 +291,44 @@ Status LayerShelf::Show(const LayerPtr& layer, Deadline deadline) {
     }
     layer->changing = true;
   }
-  const StatusOr<ShownBy> shown = display_->Show(*layer);
+  const StatusOr<LayerDisplay::Shown> shown = display_->Show(*layer);
   const MutexLock lock(mutex_);
   layer->changing = false;
-  layer->shown = shown.value_or(ShownBy::kNobody);
+  if (shown.ok()) {
+    layer->shown = shown->by;
+    layer->why_fuse = shown->why_fuse;
+  }
   changed_.SignalAll();
   return shown.status();
 }
 
-void LayerShelf::CoverByErofs(uint64_t number) {
+void LayerShelf::NoteComplete(uint64_t number) {
   LayerPtr layer;
+  ShownBy shown = ShownBy::kNobody;
   {
     const MutexLock lock(mutex_);
     layer = table_.Find(number);
     const Deadline deadline = steady_clock::now() + kMounting;
     while (layer != nullptr && layer->changing && !changed_.WaitUntil(mutex_, deadline)) {
     }
-    if (layer == nullptr || layer->changing || layer->shown != ShownBy::kPresenter) {
+    if (layer != nullptr && layer->changing) {
       return;
     }
-    layer->changing = true;
+    if (layer != nullptr) {
+      layer->changing = true;
+      shown = layer->shown;
+    }
   }
-  // Those who have the layer open keep the presenter's tree; the next to look gets the kernel's.
-  const Status status = display_->ShowByErofs(*layer);
-  if (!status.ok() && status.code() != StatusCode::kUnimplemented) {
-    LogWarn("complete layer is not mounted as EROFS, ignoring",
-            {{"layer", std::to_string(number)}, {"error", std::string(StatusMessage(status))}});
+  if (layer == nullptr) {
+    if (const LayerPtr lingering = eviction_.Find(number)) {
+      (void)display_->Complete(*lingering, ShownBy::kNobody);  // it is shown no more
+    }
+    return;
   }
+  shown = display_->Complete(*layer, shown);
   const MutexLock lock(mutex_);
   layer->changing = false;
-  if (status.ok()) {
-    layer->shown = ShownBy::kErofs;
-  }
+  layer->shown = shown;
   changed_.SignalAll();
 }
 
@@ -327,6 +366,20 @@ void LayerShelf::FetchRest(const LayerPtr& layer) {
   filler_.FetchAll(layer->fill);
 }
 
+void LayerShelf::FetchAll() {
+  std::vector<LayerPtr> layers = eviction_.lingering();
+  {
+    const MutexLock lock(mutex_);
+    const std::vector<LayerPtr> all = table_.all();
+    layers.insert(layers.end(), all.begin(), all.end());
+  }
+  for (const LayerPtr& layer : layers) {
+    if (!layer->image().extents().complete()) {
+      filler_.Prefetch(layer->fill, layer->source().blob_bytes);
+    }
+  }
+}
+
 // Evicting
 
 void LayerShelf::Reclaim(bool all) {
@@ -338,6 +391,7 @@ void LayerShelf::Reclaim(bool all) {
 }
 
 void LayerShelf::ReclaimNow() {
+  bool evicted = eviction_.Retry();
   struct Candidate {
     LayerPtr layer;
     uint64_t touches;
@@ -366,18 +420,21 @@ void LayerShelf::ReclaimNow() {
     return;
   }
   std::vector<BudgetEntry> entries;
+  for (const LayerPtr& layer : eviction_.lingering()) {
+    entries.push_back(
+        {.number = layer->number(), .bytes = layer->image().AllocatedBytes().value_or(0)});
+  }
   for (Candidate& candidate : candidates) {
     candidate.entry.evictable =
         candidate.entry.evictable && !referenced->contains(candidate.entry.number);
     candidate.entry.bytes = candidate.layer->image().AllocatedBytes().value_or(0);
     entries.push_back(candidate.entry);
   }
-  bool evicted = false;
   for (const uint64_t number : ChooseEvictions(std::move(entries), options_.budget_bytes, all)) {
     const auto chosen = std::find_if(candidates.begin(), candidates.end(),
                                      [&](const Candidate& c) { return c.entry.number == number; });
     if (const LayerPtr layer = TakeIfIdle(number, chosen->touches)) {
-      Evict(layer);
+      eviction_.Evict(layer);
       evicted = true;
     }
   }
@@ -396,21 +453,6 @@ LayerShelf::LayerPtr LayerShelf::TakeIfIdle(uint64_t number, uint64_t touches) {
   }
   table_.Remove(number);
   return layer;
-}
-
-void LayerShelf::Evict(const LayerPtr& layer) {
-  const uint64_t number = layer->number();
-  const auto note = [number](const Status& status) {
-    if (!status.ok()) {
-      LogWarn("evicting a layer: a part of it stays, ignoring",
-              {{"layer", std::to_string(number)}, {"error", std::string(StatusMessage(status))}});
-    }
-  };
-  note(display_->Remove(number));
-  (void)display_->Withdraw(number);
-  filler_.Forget(layer->fill);
-  note(directory_->Discard(number));
-  note(directory_->EmptyTrash());
 }
 
 // Looking
@@ -432,33 +474,38 @@ std::vector<LayerStore::Row> LayerShelf::Rows() {
   struct Item {
     LayerPtr layer;
     ShownBy shown;
+    std::string why;
   };
   std::vector<Item> items;
   {
     const MutexLock lock(mutex_);
     for (const LayerPtr& layer : table_.all()) {
-      items.push_back({layer, layer->shown});
+      items.push_back({layer, layer->shown, layer->shown == ShownBy::kFuse ? layer->why_fuse : ""});
     }
+  }
+  for (const LayerPtr& layer : eviction_.lingering()) {
+    items.push_back({layer, ShownBy::kNobody, "evicted, but still read"});
   }
   std::vector<LayerStore::Row> rows;
-  for (const auto& [layer, shown] : items) {
-    const FillLayer::State state = layer->fill->state();
-    const LayerSource& source = layer->source();
-    LayerStore::Row row{.number = layer->number(),
-                        .reference = source.reference,
-                        .digest = source.digest,
-                        .detail = std::string(StatusMessage(state.last_error)),
-                        .blob_bytes = source.blob_bytes,
-                        .chunks = layer->image().chunks().chunks(),
-                        .present_chunks = state.present_chunks,
-                        .allocated_bytes = layer->image().AllocatedBytes().value_or(0),
-                        .disk_full = state.disk_full};
-    if (shown != ShownBy::kNobody) {
-      row.presenter = shown == ShownBy::kErofs ? "erofs" : presenter_name_;
+  for (const auto& [layer, shown, why] : items) {
+    rows.push_back(RowOf(*layer));
+    rows.back().presenter = display_->NameOf(shown);
+    if (rows.back().detail.empty()) {
+      rows.back().detail = why;
     }
-    rows.push_back(std::move(row));
   }
   return rows;
+}
+
+LayerStore::Shown LayerShelf::CountShown() {
+  LayerStore::Shown count{.refused = display_->refused(),
+                          .lingering = eviction_.lingering().size()};
+  const MutexLock lock(mutex_);
+  for (const LayerPtr& layer : table_.all()) {
+    count.fuse += layer->shown == ShownBy::kFuse ? 1 : 0;
+    count.erofs += layer->shown == ShownBy::kFilling || layer->shown == ShownBy::kErofs ? 1 : 0;
+  }
+  return count;
 }
 
 }  // namespace strata

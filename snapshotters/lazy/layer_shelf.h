@@ -15,6 +15,8 @@
 #include "snapshotters/base/status.h"
 #include "snapshotters/lazy/layer_directory.h"
 #include "snapshotters/lazy/layer_display.h"
+#include "snapshotters/lazy/layer_eviction.h"
+#include "snapshotters/lazy/layer_mounts.h"
 #include "snapshotters/lazy/layer_resolver.h"
 #include "snapshotters/lazy/layer_store.h"
 #include "snapshotters/lazy/layer_table.h"
@@ -46,7 +48,7 @@ class LayerShelf {
   // As LayerStore::Open has it.
   static StatusOr<std::unique_ptr<LayerShelf>> Open(const LayerStoreOptions& options,
                                                     BlobClient& blobs, Filler& filler,
-                                                    Presenter& presenter);
+                                                    const LayerPresenters& presenters);
   ~LayerShelf();
   LayerShelf(const LayerShelf&) = delete;
   LayerShelf& operator=(const LayerShelf&) = delete;
@@ -67,35 +69,36 @@ class LayerShelf {
   [[nodiscard]] std::string PathOf(uint64_t number) const { return display_->PathOf(number); }
   StatusOr<LayerStore::Size> SizeOf(uint64_t number);
   std::vector<LayerStore::Row> Rows();
+  LayerStore::Shown CountShown();
+  void FetchAll();
   void Reclaim(bool all);
 
  private:
   LayerShelf(const LayerStoreOptions& options, BlobClient& blobs, Filler& filler,
-             std::unique_ptr<LayerDirectory> directory, std::unique_ptr<LayerDisplay> display,
-             std::string presenter_name);
-  Status Start();
-  void OpenFound(LayerTable& table);
-  void SettleMounts(const LayerTable& table) const;
+             std::unique_ptr<LayerDirectory> directory, std::unique_ptr<LayerDisplay> display);
+  Status Start(ImageFiles* files);
+  LayerTable OpenFound(ImageFiles& files);
+  void TakeOver(const LayerTable& table, const LayerMounts& mounts);
+  void ShowFound(const LayerPtr& layer, bool is_wanted, size_t stacked);
   LayerPtr AddToFiller(std::shared_ptr<LayerImage> image);
 
   ShelfUsePtr BeginUse(const LayerPtr& layer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   ShelfUsePtr FindSame(const LayerSource& source);
   StatusOr<LayerPtr> Build(ResolvedLayer resolved);
-  void CoverByErofs(uint64_t number);
+  void NoteComplete(uint64_t number);
 
   [[nodiscard]] StatusOr<std::set<uint64_t>> Referenced() const;
   void ReclaimNow();
   LayerPtr TakeIfIdle(uint64_t number, uint64_t touches);
-  void Evict(const LayerPtr& layer);
 
   const LayerStoreOptions options_;
   BlobClient& blobs_;
   Filler& filler_;
-  const std::string presenter_name_;
   const std::unique_ptr<LayerDirectory> directory_;
   const std::unique_ptr<LayerDisplay> display_;
   // A callback of the filler may come when this is gone: what it posts is dropped then.
   const std::shared_ptr<TaskQueue> background_ = std::make_shared<TaskQueue>(1);
+  LayerEviction eviction_;
 
   // Never held across I/O.
   Mutex mutex_;

@@ -9,13 +9,14 @@
 #include <utility>
 
 #include "snapshotters/lazy/crc32c.h"
+#include "snapshotters/lazy/layer_versions.h"
 
 namespace strata {
 namespace {
 
 using Json = nlohmann::json;
 
-constexpr uint64_t kVersion = 1;
+constexpr uint64_t kVersion = kLayerSourceVersion;
 constexpr const char* kChecksumField = "crc32c";
 
 constexpr std::array<std::pair<std::string_view, LayerFormat>, 5> kFormats = {{
@@ -206,6 +207,14 @@ StatusOr<LayerSource> ParseLayerSource(std::string_view json) {
   reader.ExpectNoOther();
   STRATA_RETURN_IF_ERROR(reader.status());
   return source;
+}
+
+std::optional<uint64_t> LayerSourceVersionOf(std::string_view json) {
+  const Json root = Json::parse(json, nullptr, /*allow_exceptions=*/false);
+  const auto version = root.is_object() ? root.find("version") : root.end();
+  return root.is_object() && version != root.end() && version->is_number_unsigned()
+             ? std::optional(version->get<uint64_t>())
+             : std::nullopt;
 }
 
 }  // namespace strata

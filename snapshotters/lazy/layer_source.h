@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,5 +41,7 @@ struct LayerSource {
 // JSON, and back. DataLoss names the field and what was expected.
 std::string ShowLayerSource(const LayerSource& source);
 StatusOr<LayerSource> ParseLayerSource(std::string_view json);
+// The version that the text has, whatever else is in it; nothing: none.
+std::optional<uint64_t> LayerSourceVersionOf(std::string_view json);
 
 }  // namespace strata

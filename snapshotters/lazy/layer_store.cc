@@ -55,6 +55,8 @@ class Store final : public LayerStore {
   StatusOr<Size> SizeOf(uint64_t number) override { return shelf_->SizeOf(number); }
   void Reclaim(bool all) override { shelf_->Reclaim(all); }
   std::vector<Row> List() override;
+  Shown CountShown() override { return shelf_->CountShown(); }
+  void FetchAll() override { shelf_->FetchAll(); }
 
  private:
   // What there is for a question: a layer, a remembered answer, or a job.
@@ -78,9 +80,9 @@ class Store final : public LayerStore {
 
   void Begin(const JobPtr& job);
   void BeginAnnounced();
-  void Finish(const JobPtr& job, StatusOr<FetchedToc> fetched);
-  StatusOr<ShelfUsePtr> Land(const LayerQuestion& question, StatusOr<FetchedToc> fetched,
-                             Deadline deadline);
+  void Finish(const JobPtr& job, StatusOr<LayerResolver::Fetched> fetched);
+  StatusOr<ShelfUsePtr> Land(const LayerQuestion& question,
+                             StatusOr<LayerResolver::Fetched> fetched, Deadline deadline);
 
   const LayerStoreOptions options_;
   const std::unique_ptr<LayerShelf> shelf_;
@@ -251,8 +253,9 @@ StatusOr<std::shared_ptr<LayerStore::Use>> Store::Find(uint64_t number) {
 }
 
 void Store::Begin(const JobPtr& job) {
-  resolver_.Fetch(job->question, steady_clock::now() + kLate * options_.resolve_timeout,
-                  [this, job](StatusOr<FetchedToc> fetched) { Finish(job, std::move(fetched)); });
+  resolver_.Fetch(
+      job->question, steady_clock::now() + kLate * options_.resolve_timeout,
+      [this, job](StatusOr<LayerResolver::Fetched> fetched) { Finish(job, std::move(fetched)); });
 }
 
 void Store::BeginAnnounced() {
@@ -272,7 +275,7 @@ void Store::BeginAnnounced() {
   }
 }
 
-void Store::Finish(const JobPtr& job, StatusOr<FetchedToc> fetched) {
+void Store::Finish(const JobPtr& job, StatusOr<LayerResolver::Fetched> fetched) {
   const LayerRequest& request = job->question.request;
   StatusOr<ShelfUsePtr> result =
       Land(job->question, std::move(fetched), steady_clock::now() + options_.resolve_timeout);
@@ -305,11 +308,11 @@ void Store::Finish(const JobPtr& job, StatusOr<FetchedToc> fetched) {
   }
 }
 
-StatusOr<ShelfUsePtr> Store::Land(const LayerQuestion& question, StatusOr<FetchedToc> fetched,
-                                  Deadline deadline) {
+StatusOr<ShelfUsePtr> Store::Land(const LayerQuestion& question,
+                                  StatusOr<LayerResolver::Fetched> fetched, Deadline deadline) {
   STRATA_RETURN_IF_ERROR(fetched.status());
-  auto resolved = resolver_.Decode(question, *fetched);
-  fetched->compressed = std::string();  // as large as the layer has files
+  auto resolved = resolver_.Decode(*fetched);
+  fetched->toc.compressed = std::string();  // as large as the layer has files
   if (resolved.status().code() == StatusCode::kFailedPrecondition) {
     return WithReason(resolved.status(), FallbackReason::kNoPin);
   }
@@ -339,13 +342,14 @@ std::vector<LayerStore::Row> Store::List() {
 
 StatusOr<std::unique_ptr<LayerStore>> LayerStore::Open(const LayerStoreOptions& options,
                                                        BlobClient& blobs, Filler& filler,
-                                                       Presenter& presenter) {
-  if (!options.root.starts_with('/') || options.clock == nullptr ||
+                                                       const LayerPresenters& presenters) {
+  if (!options.root.starts_with('/') || options.clock == nullptr || presenters.fuse == nullptr ||
       options.resolve_timeout.count() <= 0) {
     return MakeStatus(StatusCode::kInvalidArgument,
-                      "layers: expected an absolute root, a clock and a time to resolve in");
+                      "layers: expected an absolute root, a clock, a presenter and a time to "
+                      "resolve in");
   }
-  STRATA_ASSIGN_OR_RETURN(auto shelf, LayerShelf::Open(options, blobs, filler, presenter));
+  STRATA_ASSIGN_OR_RETURN(auto shelf, LayerShelf::Open(options, blobs, filler, presenters));
   return std::make_unique<Store>(options, blobs, std::move(shelf));
 }
 

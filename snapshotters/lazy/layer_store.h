@@ -19,8 +19,8 @@
 #include "snapshotters/base/status.h"
 #include "snapshotters/lazy/fallback_reason.h"
 #include "snapshotters/lazy/filler.h"
+#include "snapshotters/lazy/layer_presenters.h"
 #include "snapshotters/lazy/layer_resolver.h"
-#include "snapshotters/lazy/presenter.h"
 #include "snapshotters/lazy/toc_decoder.h"
 #include "snapshotters/registry/blob_client.h"
 
@@ -37,7 +37,10 @@ struct LayerStoreOptions {
   uint64_t prefetch_bytes = 0;  // of layers without landmark and label
   bool background_fetch = true;
   uint64_t budget_bytes = 0;  // of layers/; 0: no limit but the disk
+  // Complete layers are shown by EROFS, also where incomplete ones are not.
   bool erofs_when_complete = true;
+  // How often it is tried to remove evicted layers that are still read.
+  std::chrono::milliseconds linger_interval{60'000};
   Clock* clock = &Clock::System();  // for the order of uses
   // The numbers of the layers that snapshots refer to; asked before anything is evicted. May read
   // directories. Without it, or when it fails, nothing is evicted.
@@ -56,14 +59,15 @@ class LayerStore {
 
   // All must outlive the store. Opens every layer on disk and shows those that are referenced (all
   // of them when that cannot be found out); a layer that does not hold is set aside with a log line
-  // and nothing else fails. Of the mounts that a predecessor left, EROFS mounts of complete layers
-  // stay; the others are detached, dead ones too. No network.
+  // and nothing else fails. Of the mounts that a predecessor left, those that a presenter goes on
+  // with and EROFS mounts of complete layers stay as they are; the others, dead ones too, are
+  // covered, or removed where nobody refers to the layer. No network.
   static StatusOr<std::unique_ptr<LayerStore>> Open(const LayerStoreOptions& options,
                                                     BlobClient& blobs, Filler& filler,
-                                                    Presenter& presenter);
-  // No call may be under way. Ends what is being resolved and joins the threads. Mounts that the
-  // presenter made are detached from l/, since they end with it; EROFS mounts of complete layers
-  // need nobody and stay, for containers and for the next process.
+                                                    const LayerPresenters& presenters);
+  // No call may be under way. Ends what is being resolved and joins the threads. Mounts of a
+  // presenter that end with it are removed from l/; those that stay (Presenter::stays) are left for
+  // the next process. EROFS mounts of complete layers need nobody and stay.
   virtual ~LayerStore() = default;
 
   // The layer, from disk or resolved now; waits at most resolve_timeout, and joins whoever is
@@ -95,7 +99,8 @@ class LayerStore {
     std::string reference;
     std::string digest;
     FallbackReason reason = FallbackReason::kNone;
-    std::string detail;  // of the failure, or of the last read error
+    std::string detail;  // of the failure, of the last read error, or why EROFS does not show it
+    bool has_error = false;  // the last fetch failed, as `detail` says
     uint64_t blob_bytes = 0;
     uint64_t chunks = 0;
     uint64_t present_chunks = 0;
@@ -105,6 +110,18 @@ class LayerStore {
   };
   // What there is, and the latest layers that fell back (at most 256 of them).
   virtual std::vector<Row> List() = 0;
+
+  struct Shown {
+    uint64_t erofs = 0;  // layers that the kernel's EROFS shows
+    uint64_t fuse = 0;
+    uint64_t refused = 0;    // how often FUSE had to show a layer that was to be EROFS's
+    uint64_t lingering = 0;  // evicted, and not gone, because they are still read
+  };
+  virtual Shown CountShown() = 0;
+
+  // Fetches all of every layer that there is, whatever background_fetch says, and before background
+  // work. Returns at once; what failed is tried again by the next call.
+  virtual void FetchAll() = 0;
 };
 
 }  // namespace strata

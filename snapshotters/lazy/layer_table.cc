@@ -20,6 +20,21 @@ std::string_view RepositoryOf(std::string_view reference) {
 
 }  // namespace
 
+LayerStore::Row RowOf(const StoredLayer& layer) {
+  const FillLayer::State state = layer.fill->state();
+  const LayerSource& source = layer.source();
+  return {.number = layer.number(),
+          .reference = source.reference,
+          .digest = source.digest,
+          .detail = std::string(StatusMessage(state.last_error)),
+          .has_error = !state.last_error.ok(),
+          .blob_bytes = source.blob_bytes,
+          .chunks = layer.image().chunks().chunks(),
+          .present_chunks = state.present_chunks,
+          .allocated_bytes = layer.image().AllocatedBytes().value_or(0),
+          .disk_full = state.disk_full};
+}
+
 bool Answers(const LayerSource& source, const LayerQuestion& question, bool user_xattr) {
   if (source.digest != question.request.digest || source.user_xattr != user_xattr) {
     return false;

@@ -16,10 +16,16 @@
 #include "snapshotters/lazy/filler.h"
 #include "snapshotters/lazy/layer_resolver.h"
 #include "snapshotters/lazy/layer_source.h"
+#include "snapshotters/lazy/layer_store.h"
 
 namespace strata {
 
-enum class ShownBy { kNobody, kPresenter, kErofs };
+enum class ShownBy {
+  kNobody,
+  kFuse,     // the presenter of that name
+  kFilling,  // the kernel's EROFS, while a presenter has the image filled
+  kErofs,    // that alone: the layer is complete
+};
 
 struct StoredLayer {
   explicit StoredLayer(std::shared_ptr<FillLayer> fill_in) : fill(std::move(fill_in)) {}
@@ -34,6 +40,7 @@ struct StoredLayer {
 
   // Guarded by the mutex of the table's owner.
   ShownBy shown = ShownBy::kNobody;
+  std::string why_fuse;   // of a layer that could not be shown by EROFS
   bool changing = false;  // somebody mounts it right now
   uint64_t touches = 0;   // how often a use began
   TimeNs last_used = 0;
@@ -41,6 +48,9 @@ struct StoredLayer {
   bool fetching = false;  // all of it is being fetched
   bool prefetching = false;
 };
+
+// What the layer itself tells. Asks the disk.
+LayerStore::Row RowOf(const StoredLayer& layer);
 
 // Whether a layer of this source is what the question asks for: what the manifest pins holds, or
 // nothing has to and it is from the same repository. A question ahead of its pin is content with

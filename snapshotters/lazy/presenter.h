@@ -31,7 +31,8 @@ class Presenter {
   // nothing is mounted; Unimplemented and ResourceExhausted: another presenter may do.
   virtual Status Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) = 0;
 
-  // The rest of a start: a layer of the disk that is not complete, whether shown or not. `top` is
+  // The rest of a start: a layer of the disk, whether shown or not. (Of complete ones EROFS is told
+  // by Complete instead; files of them may still be open by way of FUSE.) `top` is
   // what is mounted on its target (null: nothing). True: that mount is one of this presenter's and
   // is served from now on, as good as one made by Show. False: it is not, and nothing has changed;
   // but files of the layer that are still open somewhere are served where that can be.

@@ -13,6 +13,10 @@
 namespace strata {
 namespace {
 
+// Others who wait for room, our own threads above all, may take what the reserve gives before we
+// do.
+constexpr int kMostYields = 32;  // for one write
+
 // Chunks that follow one another both in the span and in the image.
 struct Run {
   uint64_t image_offset = 0;
@@ -21,7 +25,8 @@ struct Run {
   std::vector<uint32_t> chunks;
 };
 
-Status WriteImage(int fd, uint64_t offset, std::span<const uint8_t> bytes) {
+// Writes, and advances by what was written, also when it fails.
+Status WritePiece(int fd, uint64_t& offset, std::span<const uint8_t>& bytes) {
   STRATA_FAULT_POINT("filler.write");
   while (!bytes.empty()) {
     const ssize_t written = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
@@ -37,6 +42,25 @@ Status WriteImage(int fd, uint64_t offset, std::span<const uint8_t> bytes) {
   return OkStatus();
 }
 
+Status WriteImage(LayerImage& image, uint64_t offset, std::span<const uint8_t> bytes,
+                  SpaceReserve* reserve) {
+  const size_t all = bytes.size();
+  const bool has_room = reserve != nullptr && reserve->reserved(image.number()) > 0;
+  // A layer that has nothing reserved must not use what is for the others.
+  if (reserve != nullptr && !has_room && reserve->IsPressed()) {
+    return ErrnoStatus(ENOSPC, "write the image, for which no room is set aside");
+  }
+  Status status = WritePiece(image.image_fd(), offset, bytes);
+  for (int i = 0; i < kMostYields && IsDiskFull(status) && has_room && reserve->Yield(bytes.size());
+       ++i) {
+    status = WritePiece(image.image_fd(), offset, bytes);
+  }
+  if (status.ok() && reserve != nullptr) {
+    reserve->Used(image.number(), all);
+  }
+  return status;
+}
+
 bool Holds(const TableChunk& chunk, std::span<const uint8_t> decoded) {
   if (chunk.inner_offset > decoded.size() || chunk.bytes > decoded.size() - chunk.inner_offset) {
     return false;
@@ -48,13 +72,14 @@ bool Holds(const TableChunk& chunk, std::span<const uint8_t> decoded) {
 }
 
 void StoreRun(LayerImage& image, const Run& run, std::span<const uint8_t> decoded,
-              StoreResult& result) {
+              SpaceReserve* reserve, StoreResult& result) {
   if (run.chunks.empty()) {
     return;
   }
   const Status status = WriteImage(
-      image.image_fd(), run.image_offset,
-      decoded.subspan(static_cast<size_t>(run.inner_offset), static_cast<size_t>(run.bytes)));
+      image, run.image_offset,
+      decoded.subspan(static_cast<size_t>(run.inner_offset), static_cast<size_t>(run.bytes)),
+      reserve);
   if (!status.ok()) {
     result.written.Update(status);
     result.unwritten.insert(result.unwritten.end(), run.chunks.begin(), run.chunks.end());
@@ -68,7 +93,8 @@ void StoreRun(LayerImage& image, const Run& run, std::span<const uint8_t> decode
 
 }  // namespace
 
-StoreResult StoreSpan(LayerImage& image, uint32_t span, std::span<const uint8_t> decoded) {
+StoreResult StoreSpan(LayerImage& image, uint32_t span, std::span<const uint8_t> decoded,
+                      SpaceReserve* reserve) {
   StoreResult result;
   Run run;
   for (const uint32_t index : image.chunks().ChunksOf(span)) {
@@ -85,13 +111,13 @@ StoreResult StoreSpan(LayerImage& image, uint32_t span, std::span<const uint8_t>
     }
     if (chunk.image_offset != run.image_offset + run.bytes ||
         chunk.inner_offset != run.inner_offset + run.bytes) {
-      StoreRun(image, run, decoded, result);
+      StoreRun(image, run, decoded, reserve, result);
       run = {.image_offset = chunk.image_offset, .inner_offset = chunk.inner_offset};
     }
     run.bytes += chunk.bytes;
     run.chunks.push_back(index);
   }
-  StoreRun(image, run, decoded, result);
+  StoreRun(image, run, decoded, reserve, result);
   return result;
 }
 

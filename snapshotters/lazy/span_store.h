@@ -10,6 +10,7 @@
 
 #include "snapshotters/base/status.h"
 #include "snapshotters/lazy/layer_image.h"
+#include "snapshotters/lazy/space_reserve.h"
 
 namespace strata {
 
@@ -23,7 +24,9 @@ struct StoreResult {
 };
 
 // Stores those chunks of the span that are absent; one that does not hold leaves the others alone.
-StoreResult StoreSpan(LayerImage& image, uint32_t span, std::span<const uint8_t> decoded);
+// When the disk is full, what `reserve` (if any) has for the layer is used.
+StoreResult StoreSpan(LayerImage& image, uint32_t span, std::span<const uint8_t> decoded,
+                      SpaceReserve* reserve);
 
 // Whether `status` says that there is no room on the disk.
 bool IsDiskFull(const Status& status);

@@ -4,8 +4,10 @@
 // with callbacks that may come after its owner is gone.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <functional>
+#include <map>
 #include <thread>
 #include <vector>
 
@@ -24,16 +26,21 @@ class TaskQueue {
 
   // Never blocks. After Stop the task is dropped.
   void Post(Task task);
+  // The same, not before `when`.
+  void PostAt(std::chrono::steady_clock::time_point when, Task task);
 
   // Ends after the tasks in hand and drops the others; joins. Not from a task.
   void Stop();
 
  private:
   void Run();
+  // The next one; waits for it. Empty: stopped.
+  Task Take();
 
   Mutex mutex_;
   CondVar changed_;
   std::deque<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::multimap<std::chrono::steady_clock::time_point, Task> later_ ABSL_GUARDED_BY(mutex_);
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<std::thread> threads_;  // last: they use all of the above
 };

@@ -180,6 +180,34 @@ TEST_F(ChunkTableTest, FindsTheFirstChunkThatEndsBehindAnOffset) {
   EXPECT_EQ(table.FirstChunkAt(~uint64_t{0}), 5U);
 }
 
+TEST_F(ChunkTableTest, FindsEachOfManyChunks) {
+  // Small files close together, large ones, and gaps that no chunk fills.
+  ChunkMap map;
+  std::vector<uint64_t> offsets;
+  uint64_t end = 2 * kBlock;
+  for (uint64_t file = 0; file < 3000; ++file) {
+    const uint64_t bytes = file % 100 < 90 ? 1 + file % 7000 : 100'000 + file;
+    map.chunks.push_back(Chunk(file, 0, bytes, kZerosSpan, 0));
+    map.chunks.back().digest = {};
+    map.chunks.back().has_digest = false;
+    offsets.push_back(end);
+    end += (bytes + kBlock - 1) / kBlock * kBlock + (file % 500 == 0 ? 1000 * kBlock : 0);
+  }
+  map.regular_files = 3000;
+  const UniqueFd fd = NewFile();
+  ASSERT_THAT(ChunkTable::Write(fd.get(), map, offsets, end, kFacts), IsOk());
+  STRATA_ASSERT_OK_AND_ASSIGN(const ChunkTable table, ChunkTable::Open(fd.get()));
+  for (uint32_t i = 0; i < table.chunks(); ++i) {
+    const ImageRange place = table.place(i);
+    ASSERT_EQ(place.begin, offsets[i]);
+    ASSERT_EQ(table.FirstChunkAt(place.begin), i);
+    ASSERT_EQ(table.FirstChunkAt(place.end - 1), i);
+    ASSERT_EQ(table.FirstChunkAt(place.end), i + 1);
+  }
+  EXPECT_EQ(table.FirstChunkAt(0), 0U);
+  EXPECT_EQ(table.FirstChunkAt(end - 1), table.chunks());
+}
+
 TEST_F(ChunkTableTest, CountsTheSpansBefore) {
   STRATA_ASSERT_OK_AND_ASSIGN(const ChunkTable table, Open(Written()));
   EXPECT_EQ(table.SpansBefore(0), 0U);

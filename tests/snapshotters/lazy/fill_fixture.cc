@@ -51,7 +51,8 @@ bool Eventually(const std::function<bool()>& condition) {
   return true;
 }
 
-TestLayer::TestLayer(const std::vector<TestFile>& files) : digest_(ShowDigest("a layer")) {
+TestLayer::TestLayer(const std::vector<TestFile>& files, const std::string& directory)
+    : directory_(directory.empty() ? own_.path() : directory), digest_(ShowDigest("a layer")) {
   std::string entries;
   uint32_t seed = 1;
   blob_ = GzipMember(TarFile("f0", ""));
@@ -78,7 +79,7 @@ TestLayer::TestLayer(const std::vector<TestFile>& files) : digest_(ShowDigest("a
   plan.source.blob_bytes = blob_.size() + 100;
   plan.source.toc_digest = ShowDigest(entries);
   plan.footer = {.format = LayerFormat::kEstargz, .payload_end = blob_.size()};
-  const UniqueFd layers(::open(dir_.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd layers(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   const Status built = LayerImage::Build(layers.get(), 1, std::move(plan),
                                          R"({"version":1,"entries":[)" + entries + "]}");
   if (!built.ok()) {
@@ -88,7 +89,7 @@ TestLayer::TestLayer(const std::vector<TestFile>& files) : digest_(ShowDigest("a
 }
 
 std::shared_ptr<LayerImage> TestLayer::Open() const {
-  const UniqueFd layers(::open(dir_.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const UniqueFd layers(::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   auto image = LayerImage::Open(layers.get(), 1);
   STRATA_CHECK(image.ok());
   return *std::move(image);
@@ -216,10 +217,20 @@ void FakeBlob::Serve() {
 
 Wanted::Wanted(Filler& filler, const std::shared_ptr<FillLayer>& layer, uint64_t offset,
                uint64_t bytes) {
-  filler.Want(layer, offset, bytes,
-              [promise = promise_](Status status, std::shared_ptr<const HeldBytes> held) {
-                promise->set_value({std::move(status), std::move(held)});
-              });
+  filler.Want(layer, offset, bytes, Keep());
+}
+
+Wanted Wanted::OnDisk(Filler& filler, const std::shared_ptr<FillLayer>& layer, uint64_t offset,
+                      uint64_t bytes) {
+  Wanted wanted;
+  filler.WantOnDisk(layer, offset, bytes, wanted.Keep());
+  return wanted;
+}
+
+Filler::Callback Wanted::Keep() const {
+  return [promise = promise_](Status status, std::shared_ptr<const HeldBytes> held) {
+    promise->set_value({std::move(status), std::move(held)});
+  };
 }
 
 bool Wanted::ready() const {

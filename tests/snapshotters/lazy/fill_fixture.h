@@ -33,7 +33,9 @@ struct TestFile {
 // An eStargz layer, one gzip member a chunk, and its image on disk.
 class TestLayer {
  public:
-  explicit TestLayer(const std::vector<TestFile>& files);
+  explicit TestLayer(const std::vector<TestFile>& files) : TestLayer(files, "") {}
+  // In `directory`, instead of one of its own.
+  TestLayer(const std::vector<TestFile>& files, const std::string& directory);
 
   // As a process that begins sees it.
   [[nodiscard]] std::shared_ptr<LayerImage> Open() const;
@@ -47,7 +49,8 @@ class TestLayer {
   [[nodiscard]] const std::string& digest() const { return digest_; }
 
  private:
-  TempDir dir_;
+  const TempDir own_;
+  const std::string directory_;
   std::string blob_;
   std::string digest_;
   uint64_t span_bytes_ = 0;
@@ -110,11 +113,17 @@ struct Answer {
 class Wanted {
  public:
   Wanted(Filler& filler, const std::shared_ptr<FillLayer>& layer, uint64_t offset, uint64_t bytes);
+  // The same for a reader of the image itself.
+  static Wanted OnDisk(Filler& filler, const std::shared_ptr<FillLayer>& layer, uint64_t offset,
+                       uint64_t bytes);
   [[nodiscard]] bool ready() const;
   // Waits.
   const Answer& Get();
 
  private:
+  Wanted() = default;
+  [[nodiscard]] Filler::Callback Keep() const;
+
   std::shared_ptr<std::promise<Answer>> promise_ = std::make_shared<std::promise<Answer>>();
   std::shared_future<Answer> future_ = promise_->get_future().share();
   Answer late_;

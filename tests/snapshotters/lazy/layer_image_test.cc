@@ -308,6 +308,44 @@ TEST_F(LayerImageTest, HasTheChunksThatAreHoles) {
   EXPECT_TRUE(layer->extents().complete());
 }
 
+TEST_F(LayerImageTest, KnowsTheRoomThatItsAbsentChunksWillTake) {
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto layer, BuildAndOpen(SmallToc()));
+  // 5000 bytes; 6000 and 3000 of another file, which share a block.
+  EXPECT_EQ(layer->AbsentBytes(), 2 * 4096 + 3 * 4096);
+  layer->extents().Set(1);
+  EXPECT_EQ(layer->AbsentBytes(), 2 * 4096 + 2 * 4096);
+  layer->extents().Set(0);
+  layer->extents().Set(2);
+  EXPECT_EQ(layer->AbsentBytes(), 0);
+}
+
+TEST_F(LayerImageTest, NeedsNoRoomForHoles) {
+  STRATA_ASSERT_OK_AND_ASSIGN(
+      const auto layer,
+      BuildAndOpen(
+          Toc({Entry("reg", "zeros", R"("size":70000,"chunkType":"zeros","chunkSize":70000)")})));
+  EXPECT_EQ(layer->AbsentBytes(), 0);
+}
+
+TEST_F(LayerImageTest, OpensItsImageAsItIsTold) {
+  class OtherImage : public ImageFiles {
+   public:
+    StatusOr<UniqueFd> Open(int directory_fd, const std::string& name) override {
+      EXPECT_EQ(name, "image");
+      ++opened;
+      return refuse.ok() ? ImageFiles::Open(directory_fd, name) : refuse;
+    }
+    int opened = 0;
+    Status refuse;
+  };
+  ASSERT_THAT(Build(SmallToc()), IsOk());
+  OtherImage files;
+  EXPECT_THAT(LayerImage::Open(layers_fd_.get(), 1, files), IsOk());
+  EXPECT_EQ(files.opened, 1);
+  files.refuse = MakeStatus(StatusCode::kUnavailable, "not now");
+  EXPECT_THAT(LayerImage::Open(layers_fd_.get(), 1, files), StatusIs(StatusCode::kUnavailable));
+}
+
 TEST_F(LayerImageTest, OfChunksWithoutDigestsIsRefused) {
   const std::string toc = Toc({Entry("reg", "a", R"("size":5,"offset":10)")});
   EXPECT_THAT(Build(toc), StatusIs(StatusCode::kDataLoss, HasSubstr("no digest")));

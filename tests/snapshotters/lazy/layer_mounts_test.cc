@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -12,10 +13,16 @@
 namespace strata {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::Field;
 using testing::IsOk;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;
+
+auto Mounted(const std::string& type, dev_t device) {
+  return AllOf(Field(&FoundMount::type, type), Field(&FoundMount::device, device));
+}
 
 TEST(LayerMountsTest, FindsThemByNumberTopmostLast) {
   constexpr std::string_view kText =
@@ -28,16 +35,24 @@ TEST(LayerMountsTest, FindsThemByNumberTopmostLast) {
       "41 22 0:32 / /var/l/x ro - tmpfs x rw\n"
       "42 22 0:32 / /var/l ro - tmpfs x rw\n"
       "broken\n";
-  EXPECT_THAT(
-      ParseLayerMounts(kText, "/var/l"),
-      UnorderedElementsAre(Pair(7, ElementsAre("fuse", "erofs")), Pair(8, ElementsAre("erofs"))));
+  EXPECT_THAT(ParseLayerMounts(kText, "/var/l"),
+              UnorderedElementsAre(Pair(7, ElementsAre(Mounted("fuse", makedev(0, 30)),
+                                                       Mounted("erofs", makedev(0, 31)))),
+                                   Pair(8, ElementsAre(Mounted("erofs", makedev(0, 32))))));
 }
 
 TEST(LayerMountsTest, ReadsEscapedPaths) {
   EXPECT_THAT(ParseLayerMounts("38 22 0:32 / /my\\040files/l/8 ro - erofs x ro\n", "/my files/l"),
-              UnorderedElementsAre(Pair(8, ElementsAre("erofs"))));
+              UnorderedElementsAre(Pair(8, ElementsAre(Mounted("erofs", makedev(0, 32))))));
   EXPECT_THAT(ParseLayerMounts("38 22 0:32 / /my\\04 ro - erofs x ro", "/my"),
               ::testing::IsEmpty());
+}
+
+TEST(LayerMountsTest, ADeviceThatCannotBeReadIsNone) {
+  EXPECT_THAT(
+      ParseLayerMounts("38 22 x:32 / /v/8 ro - erofs x ro\n38 22 0: / /v/9 ro - erofs x ro", "/v"),
+      UnorderedElementsAre(Pair(8, ElementsAre(Mounted("erofs", 0))),
+                           Pair(9, ElementsAre(Mounted("erofs", 0)))));
 }
 
 TEST(LayerMountsTest, DetachesEverythingThatIsMounted) {
@@ -47,7 +62,10 @@ TEST(LayerMountsTest, DetachesEverythingThatIsMounted) {
   ASSERT_EQ(::mount("tmpfs", target.c_str(), "tmpfs", 0, nullptr), 0);
   ASSERT_EQ(::mount("tmpfs", target.c_str(), "tmpfs", 0, nullptr), 0);
   STRATA_ASSERT_OK_AND_ASSIGN(const LayerMounts mounts, FindLayerMounts(root.path()));
-  EXPECT_THAT(mounts, UnorderedElementsAre(Pair(5, ElementsAre("tmpfs", "tmpfs"))));
+  struct stat topmost {};
+  ASSERT_EQ(::stat(target.c_str(), &topmost), 0);
+  EXPECT_THAT(mounts, UnorderedElementsAre(Pair(5, ElementsAre(Field(&FoundMount::type, "tmpfs"),
+                                                               Mounted("tmpfs", topmost.st_dev)))));
   EXPECT_THAT(DetachAll(target), IsOk());
   STRATA_ASSERT_OK_AND_ASSIGN(const LayerMounts left, FindLayerMounts(root.path()));
   EXPECT_TRUE(left.empty());

@@ -144,6 +144,83 @@ TEST_F(LayerResolverTest, ATocImageWithAnotherTocIsABadLayer) {
   EXPECT_FALSE(GetStatus(Ask(layer)).ok());
 }
 
+// The image's manifest, as its client would name it.
+std::string ManifestOf(const std::vector<BuiltLayer>& layers) {
+  std::string json;
+  for (const BuiltLayer& layer : layers) {
+    std::string annotations;
+    for (const auto& [key, value] : layer.annotations) {
+      annotations += (annotations.empty() ? "\"" : ",\"") + key + "\":\"" + value + "\"";
+    }
+    json += json.empty() ? "" : ",";
+    json += R"({"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":")" + layer.digest +
+            R"(","size":)" + std::to_string(layer.blob.size()) + R"(,"annotations":{)" +
+            annotations + "}}";
+  }
+  return "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\","
+         "\"layers\":[" +
+         json + "]}";
+}
+
+// Clients hand on the annotations that they know; Podman's they do not.
+class UnpinnedLayerTest : public LayerResolverTest {
+ protected:
+  LayerRequest AskByManifest(const BuiltLayer& layer, const std::string& manifest) {
+    LayerRequest request = Ask(layer);
+    request.annotations.clear();
+    request.manifest_digest = DigestOf(manifest);
+    return request;
+  }
+};
+
+TEST_F(UnpinnedLayerTest, FindsItsPinInTheManifestWhichIsAskedForOnce) {
+  Start();
+  const BuiltLayer one = Add("one", {.format = LayerFormat::kZstdChunkedContainers});
+  const BuiltLayer two = Add("two", {.format = LayerFormat::kZstdChunkedContainers});
+  const std::string manifest = ManifestOf({one, two});
+  registry_.PutManifest(DigestOf(manifest), manifest);
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto use, store_->Get(AskByManifest(one, manifest)));
+  EXPECT_TRUE(use->layer().image().source().verified);
+  EXPECT_THAT(store_->Get(AskByManifest(two, manifest)), IsOk());
+  const std::vector<ServerRequest> requests = registry_.requests();
+  EXPECT_EQ(std::count_if(requests.begin(), requests.end(),
+                          [](const ServerRequest& request) {
+                            return request.target.find("/manifests/") != std::string::npos;
+                          }),
+            1);
+}
+
+TEST_F(UnpinnedLayerTest, DoesNotTrustAManifestOfAnotherDigest) {
+  Start();
+  const BuiltLayer layer = Add("one", {.format = LayerFormat::kZstdChunkedContainers});
+  const std::string manifest = ManifestOf({layer});
+  registry_.PutManifest(DigestOf(manifest), manifest + " ");
+  EXPECT_THAT(GetStatus(AskByManifest(layer, manifest)),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("manifest")));
+}
+
+TEST_F(UnpinnedLayerTest, IsNotLazyWhenTheManifestPinsNothingEither) {
+  Start();
+  BuiltLayer layer = Add("one");
+  LayerRequest request = AskByManifest(layer, "");
+  layer.annotations.clear();
+  const std::string manifest = ManifestOf({layer});
+  registry_.PutManifest(DigestOf(manifest), manifest);
+  request.manifest_digest = DigestOf(manifest);
+  EXPECT_EQ(ReasonOf(GetStatus(request)), FallbackReason::kNoPin);
+}
+
+TEST_F(UnpinnedLayerTest, OfAnOrdinaryImageCostsNoManifest) {
+  Start();
+  const BuiltLayer layer = Add("one", {.format = LayerFormat::kEstargz});
+  LayerRequest request = AskByManifest(layer, "x");
+  const std::string ordinary(100'000, 'o');
+  registry_.Put(ordinary);
+  request.digest = DigestOf(ordinary);
+  EXPECT_EQ(ReasonOf(GetStatus(request)), FallbackReason::kNotLazy);
+  EXPECT_THAT(registry_.requests(), SizeIs(1));
+}
+
 TEST(ParseLayerRequestTest, UnderstandsWhoAsks) {
   LayerRequest request{.reference = "example.org/a:1", .digest = DigestOf("x")};
   STRATA_ASSERT_OK_AND_ASSIGN(LayerQuestion question, ParseLayerRequest(request, {}, false));

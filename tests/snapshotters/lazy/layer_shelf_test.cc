@@ -274,20 +274,6 @@ TEST_F(LayerShelfTest, ACompleteLayerNeedsNoPresenterAtTheStart) {
   EXPECT_TRUE(Eventually([&] { return !Exists(Path("l/1")) && !OnDisk(1); }));
 }
 
-TEST_F(LayerShelfTest, DetachesWhatAPredecessorLeftOfIncompleteLayers) {
-  Start();
-  AddLayers(1);
-  Stop();
-  // In place of a dead FUSE mount: any other file system, twice.
-  ASSERT_EQ(::mount("tmpfs", Path("l/1").c_str(), "tmpfs", 0, nullptr), 0);
-  ASSERT_EQ(::mount("tmpfs", Path("l/1").c_str(), "tmpfs", 0, nullptr), 0);
-  Refer({1});
-  Start();
-  EXPECT_EQ(::umount2(Path("l/1").c_str(), 0), -1);
-  EXPECT_EQ(errno, EINVAL);  // no mount point
-  EXPECT_THAT(presenter_.shown(), SizeIs(2));
-}
-
 TEST_F(LayerShelfTest, ALayerWithoutContentIsCompleteAtOnce) {
   options_.erofs_when_complete = true;
   Start();

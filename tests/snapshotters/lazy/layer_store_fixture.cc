@@ -134,7 +134,16 @@ std::shared_ptr<FakeFillLayer> FakeFiller::layer(uint64_t number) {
   return layers_[number];
 }
 
-Status FakePresenter::Show(const std::shared_ptr<FillLayer>& /*layer*/, const std::string& target) {
+void FakePresenter::Note(const std::string& call) {
+  const std::lock_guard lock(mutex_);
+  calls_.push_back(call);
+}
+
+Status FakePresenter::Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) {
+  if (look) {
+    look(layer->image().number());
+  }
+  Note("show " + std::to_string(layer->image().number()));
   const std::lock_guard lock(mutex_);
   if (failure_.ok()) {
     shown_.push_back(target);
@@ -142,10 +151,25 @@ Status FakePresenter::Show(const std::shared_ptr<FillLayer>& /*layer*/, const st
   return failure_;
 }
 
+bool FakePresenter::Resume(const std::shared_ptr<FillLayer>& layer, const FoundMount* top) {
+  const uint64_t number = layer->image().number();
+  Note("resume " + std::to_string(number) + " " + (top == nullptr ? "-" : top->type));
+  const std::lock_guard lock(mutex_);
+  return taken_over_.contains(number);
+}
+
+void FakePresenter::Complete(FillLayer& layer) {
+  Note("complete " + std::to_string(layer.image().number()));
+}
+
 bool FakePresenter::Withdraw(uint64_t layer_number) {
+  if (look) {
+    look(layer_number);
+  }
+  Note("withdraw " + std::to_string(layer_number));
   const std::lock_guard lock(mutex_);
   withdrawn_.push_back(layer_number);
-  return true;
+  return !in_use_.contains(layer_number);
 }
 
 std::vector<std::string> FakePresenter::shown() {
@@ -156,6 +180,25 @@ std::vector<std::string> FakePresenter::shown() {
 std::vector<uint64_t> FakePresenter::withdrawn() {
   const std::lock_guard lock(mutex_);
   return withdrawn_;
+}
+
+std::vector<std::string> FakePresenter::calls() {
+  const std::lock_guard lock(mutex_);
+  return calls_;
+}
+
+void FakePresenter::TakeOver(uint64_t number) {
+  const std::lock_guard lock(mutex_);
+  taken_over_.insert(number);
+}
+
+void FakePresenter::SetInUse(uint64_t number, bool in_use) {
+  const std::lock_guard lock(mutex_);
+  if (in_use) {
+    in_use_.insert(number);
+  } else {
+    in_use_.erase(number);
+  }
 }
 
 void FakePresenter::FailWith(const Status& status) {
@@ -187,7 +230,9 @@ LayerStoreFixture::~LayerStoreFixture() {
 }
 
 void LayerStoreFixture::Start() {
-  auto opened = LayerStore::Open(options_, *blobs_, filler_, presenter_);
+  auto opened =
+      LayerStore::Open(options_, *blobs_, filler_,
+                       {.fuse = &presenter_, .filled = filled_.get(), .show_filled = show_filled_});
   ASSERT_THAT(opened, IsOk());
   store_ = *std::move(opened);
 }

@@ -127,18 +127,39 @@ class FakeFiller : public Filler {
 
 class FakePresenter : public Presenter {
  public:
-  [[nodiscard]] std::string_view name() const override { return "fake"; }
-  Status Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) override;
-  bool Withdraw(uint64_t layer_number) override;
+  explicit FakePresenter(std::string name = "fake") : name_(std::move(name)) {}
 
-  std::vector<std::string> shown();
+  [[nodiscard]] std::string_view name() const override { return name_; }
+  Status Show(const std::shared_ptr<FillLayer>& layer, const std::string& target) override;
+  bool Resume(const std::shared_ptr<FillLayer>& layer, const FoundMount* top) override;
+  void Settled() override { Note("settled"); }
+  void Complete(FillLayer& layer) override;
+  bool Withdraw(uint64_t layer_number) override;
+  [[nodiscard]] bool stays() const override { return stays_; }
+
+  std::vector<std::string> shown();  // targets
   std::vector<uint64_t> withdrawn();
+  // "show 1", "resume 1 tmpfs", "settled", "complete 1", "withdraw 1", in their order.
+  std::vector<std::string> calls();
   void FailWith(const Status& status);
+  // What Resume and Withdraw answer about the layer.
+  void TakeOver(uint64_t number);
+  void SetInUse(uint64_t number, bool in_use);
+  void SetStays() { stays_ = true; }
+  // Called by Show and Withdraw with the layer's number.
+  std::function<void(uint64_t)> look;
 
  private:
+  void Note(const std::string& call);
+
+  const std::string name_;
+  std::atomic<bool> stays_{false};
   std::mutex mutex_;
   std::vector<std::string> shown_;
   std::vector<uint64_t> withdrawn_;
+  std::vector<std::string> calls_;
+  std::set<uint64_t> taken_over_;
+  std::set<uint64_t> in_use_;
   Status failure_;
 };
 
@@ -171,6 +192,8 @@ class LayerStoreFixture : public ::testing::Test {
   std::unique_ptr<HttpClient> http_;
   std::unique_ptr<BlobClient> blobs_;
   FakePresenter presenter_;
+  std::unique_ptr<FakePresenter> filled_;  // none, unless a test makes one
+  bool show_filled_ = true;
   FakeFiller filler_;
   StepClock clock_;
   std::mutex referenced_mutex_;

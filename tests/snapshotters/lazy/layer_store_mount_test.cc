@@ -57,7 +57,7 @@ class Process {
     options_.root = root;
     options_.background_fetch = background;
     options_.referenced = [referenced]() -> StatusOr<std::set<uint64_t>> { return referenced; };
-    auto store = LayerStore::Open(options_, *blobs_, *filler_, *presenter_);
+    auto store = LayerStore::Open(options_, *blobs_, *filler_, {.fuse = presenter_.get()});
     EXPECT_THAT(store, IsOk());
     store_ = *std::move(store);
   }

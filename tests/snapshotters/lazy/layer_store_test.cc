@@ -538,7 +538,7 @@ TEST(LayerStoreOptionsTest, WantAnAbsoluteRoot) {
   const auto blobs = *BlobClient::Create({}, credentials, *http);
   FakeFiller filler;
   FakePresenter presenter;
-  EXPECT_THAT(LayerStore::Open({.root = "relative"}, *blobs, filler, presenter),
+  EXPECT_THAT(LayerStore::Open({.root = "relative"}, *blobs, filler, {.fuse = &presenter}),
               StatusIs(StatusCode::kInvalidArgument));
 }
 

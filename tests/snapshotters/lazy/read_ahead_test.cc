@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <vector>
 
 namespace strata {
 namespace {
@@ -164,6 +165,54 @@ TEST(ReadAheadTest, ToleratesRequestsThatOvertakeOneAnother) {
     asked += ahead.OnWant(number * kRead, kRead, true).bytes;
   }
   EXPECT_GE(asked, 2 * kMiB);
+}
+
+TEST(ReadAheadTest, GoesOnBehindAJumpOfAPageFault) {
+  ReadAhead ahead(kMost);
+  EXPECT_EQ(ahead.OnWant(10 * kMiB, kRead / 2, true).bytes, 0);
+  const ReadAhead::Ask ask = ahead.OnWant(10 * kMiB + 2 * kRead, kRead / 2, true);
+  EXPECT_EQ(ask.offset, 10 * kMiB + 5 * kRead / 2);
+  EXPECT_GT(ask.bytes, 0);
+}
+
+TEST(ReadAheadTest, TakesNoJumpOfASmallReadForAStream) {
+  ReadAhead ahead(kMost);
+  for (const uint64_t at : {0, 40, 13, 27, 60, 75, 51}) {
+    EXPECT_EQ(ahead.OnWant(10 * kMiB + at * 4096, 4096, true).bytes, 0);
+  }
+}
+
+TEST(ReadAheadTest, ScatteredWantsDoNotPushOutReadersThatGoOn) {
+  ReadAhead ahead(kMost);
+  std::vector<Reader> readers;
+  for (uint64_t i = 0; i < 16; ++i) {
+    readers.push_back({ahead, i * 1000 * kMiB});
+    readers.back().Read(true);
+    readers.back().Read(true);
+  }
+  for (uint64_t i = 0; i < 500; ++i) {
+    EXPECT_EQ(ahead.OnWant((50'000 + i * 100) * kMiB, kRead, true).bytes, 0);
+  }
+  for (Reader& reader : readers) {
+    reader.next = reader.asked_end;
+    EXPECT_GT(reader.Read(true).bytes, 0);
+  }
+}
+
+TEST(ReadAheadTest, SharesTheLimitBetweenReaders) {
+  ReadAhead ahead(kMost);
+  std::vector<Reader> readers;
+  for (uint64_t i = 0; i < 8; ++i) {
+    readers.push_back({ahead, i * 1000 * kMiB});
+  }
+  for (int round = 0; round < 1000; ++round) {
+    for (Reader& reader : readers) {
+      reader.Read(true);
+    }
+  }
+  for (const Reader& reader : readers) {
+    EXPECT_LE(reader.asked_end, reader.next + kMost / 8);
+  }
 }
 
 TEST(ReadAheadTest, SurvivesTheEndOfTheAddressRange) {

@@ -38,6 +38,22 @@ TEST(TaskQueueTest, RunsAsManyAtOnceAsItHasThreads) {
   EXPECT_EQ(done.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
 }
 
+TEST(TaskQueueTest, RunsWhatIsPostedForLater) {
+  TaskQueue queue(1);
+  std::vector<int> order;
+  std::promise<void> done;
+  const auto now = std::chrono::steady_clock::now();
+  queue.PostAt(now + std::chrono::hours(1), [&] { order.push_back(9); });
+  queue.PostAt(now + std::chrono::milliseconds(2), [&] {
+    order.push_back(2);
+    done.set_value();
+  });
+  queue.PostAt(now + std::chrono::milliseconds(1), [&] { order.push_back(1); });
+  EXPECT_EQ(done.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
+  queue.Stop();
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
 TEST(TaskQueueTest, StopEndsTheTaskInHandAndDropsTheOthers) {
   TaskQueue queue(1);
   std::promise<void> runs;
