@@ -24,6 +24,9 @@ class CallGate {
 
   void Leave() { in_flight_.fetch_sub(1); }
 
+  // Calls that would go on for long are to end.
+  [[nodiscard]] bool draining() const { return draining_.load(); }
+
   [[nodiscard]] bool Idle() const { return in_flight_.load() == 0; }
 
   // Whether all have left within `patience`.

@@ -9,6 +9,7 @@
 #include "protos/codec/status_codec.h"
 #include "services/control_source.h"
 #include "services/rpc/call_gate.h"
+#include "services/rpc/drain_call.h"
 #include "services/worker_pool.h"
 #include "snapshotters/base/status.h"
 
@@ -71,6 +72,8 @@ class Question final : public grpc::ServerUnaryReactor {
 
 class CallbackControlService final : public ControlService, public wire::Control::CallbackService {
  public:
+  using ControlService::Drain;
+
   CallbackControlService(ControlSource& source, WorkerPool& pool) : source_(source), pool_(pool) {}
 
   grpc::Service& service() override { return *this; }
@@ -95,6 +98,11 @@ class CallbackControlService final : public ControlService, public wire::Control
         out->set_value(counter.value);
       }
     });
+  }
+
+  grpc::ServerWriteReactor<wire::DrainProgress>* Drain(
+      Context* context, const wire::DrainRequest* /*request*/) override {
+    return StartDrainCall(source_, pool_, gate_, *context);
   }
 
  private:

@@ -1,41 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/stargz/layer_stack.h"
 
-#include <fcntl.h>
-
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "services/stargz/daemon_presenters.h"
 #include "services/version.h"
-#include "snapshotters/base/file_at.h"
-#include "snapshotters/base/log.h"
 #include "snapshotters/base/mutex.h"
-#include "snapshotters/lazy/fuse_presenter.h"
+#include "snapshotters/lazy/space_reserve.h"
 #include "snapshotters/registry/credentials.h"
 #include "snapshotters/registry/http_client.h"
 
 namespace strata {
 namespace {
 
-// In the root: where the presenter has its mounts.
-constexpr std::string_view kFuseFolder = "fuse";
-
-// Stands where there is no presenter: no layer can be shown.
-class NoPresenter final : public Presenter {
- public:
-  explicit NoPresenter(Status why) : why_(std::move(why)) {}
-
-  [[nodiscard]] std::string_view name() const override { return "none"; }
-  Status Show(const std::shared_ptr<FillLayer>& /*layer*/, const std::string& /*target*/) override {
-    return why_;
-  }
-  bool Withdraw(uint64_t /*layer_number*/) override { return true; }
-
- private:
-  const Status why_;
-};
+// In the root: the file of the SpaceReserve, and the socket of whoever else holds our descriptors
+// (services/keeper/PROTOCOL.md).
+constexpr std::string_view kReserveName = "reserve";
+constexpr std::string_view kHolderName = "holder.sock";
 
 class OpenStack final : public DaemonLayerStack {
  public:
@@ -45,17 +29,23 @@ class OpenStack final : public DaemonLayerStack {
     asked_for_space_ = nullptr;
   }
 
-  Status Begin(const StargzConfig& config, const LayerRoot& root) {
+  Status Begin(const StargzConfig& config, const LayerRoot& root, FdStore& fds) {
     STRATA_ASSIGN_OR_RETURN(
         http_, HttpClient::Create({.user_agent = "strata-stargz/" + std::string(kVersion)}));
     STRATA_ASSIGN_OR_RETURN(blobs_, BlobClient::Create(config.blobs, credentials_, *http_));
-    STRATA_ASSIGN_OR_RETURN(filler_, Filler::Create(config.filler, [this] { MakeSpace(); }));
-    STRATA_RETURN_IF_ERROR(StartPresenter(root));
+    STRATA_ASSIGN_OR_RETURN(reserve_,
+                            SpaceReserve::Open(root.path + "/" + std::string(kReserveName)));
+    Filler::Options filling = config.filler;
+    filling.reserve = reserve_.get();
+    STRATA_ASSIGN_OR_RETURN(filler_, Filler::Create(filling, [this] { MakeSpace(); }));
+    STRATA_ASSIGN_OR_RETURN(presenters_,
+                            DaemonPresenters::Start(config, root.path, fds, *filler_, *reserve_));
     LayerStoreOptions layers = config.layers;
     layers.root = root.path;
     layers.user_xattr = root.user_xattr;
     layers.referenced = root.referenced;
-    STRATA_ASSIGN_OR_RETURN(store_, LayerStore::Open(layers, *blobs_, *filler_, *presenter_));
+    STRATA_ASSIGN_OR_RETURN(store_,
+                            LayerStore::Open(layers, *blobs_, *filler_, presenters_->presenters()));
     const MutexLock lock(mutex_);
     asked_for_space_ = store_.get();
     return OkStatus();
@@ -64,10 +54,10 @@ class OpenStack final : public DaemonLayerStack {
   LayerStore& layers() override { return *store_; }
   std::vector<ControlLayer> ListLayers() override;
   std::vector<ControlCounter> Counters() override;
+  void FetchAll() override { store_->FetchAll(); }
+  ControlDrain DrainState() override;
 
  private:
-  Status StartPresenter(const LayerRoot& root);
-
   // The disk is full. Reclaim returns at once, so the lock is held for no I/O.
   void MakeSpace() {
     const MutexLock lock(mutex_);
@@ -83,27 +73,11 @@ class OpenStack final : public DaemonLayerStack {
   DockerConfigCredentials credentials_{DockerConfigCredentials::DefaultPath()};
   std::unique_ptr<HttpClient> http_;
   std::unique_ptr<BlobClient> blobs_;
+  std::unique_ptr<SpaceReserve> reserve_;
   std::unique_ptr<Filler> filler_;
-  std::unique_ptr<Presenter> presenter_;
-  FusePresenter* fuse_ = nullptr;  // the presenter, when it is one
+  std::unique_ptr<DaemonPresenters> presenters_;
   std::unique_ptr<LayerStore> store_;
 };
-
-Status OpenStack::StartPresenter(const LayerRoot& root) {
-  const std::string directory = root.path + "/" + std::string(kFuseFolder);
-  STRATA_RETURN_IF_ERROR(MakePath(directory, 0700));
-  StatusOr<std::unique_ptr<FusePresenter>> fuse =
-      FusePresenter::Start({.directory = directory}, *filler_);
-  if (fuse.ok()) {
-    fuse_ = fuse->get();
-    presenter_ = *std::move(fuse);
-    return OkStatus();
-  }
-  LogWarn("lazy layers cannot be shown here: all layers will be ordinary ones",
-          {{"presenter", "fuse"}, {"error", std::string(StatusMessage(fuse.status()))}});
-  presenter_ = std::make_unique<NoPresenter>(fuse.status());
-  return OkStatus();
-}
 
 std::vector<ControlLayer> OpenStack::ListLayers() {
   std::vector<ControlLayer> layers;
@@ -124,6 +98,29 @@ std::vector<ControlLayer> OpenStack::ListLayers() {
   return layers;
 }
 
+ControlDrain OpenStack::DrainState() {
+  ControlDrain state;
+  for (LayerStore::Row& row : store_->List()) {
+    if (row.number == 0) {
+      continue;
+    }
+    ++state.layers;
+    if (row.present_chunks >= row.chunks) {
+      continue;
+    }
+    ++state.layers_left;
+    const double absent = static_cast<double>(row.chunks - row.present_chunks);
+    state.bytes_left += static_cast<uint64_t>(static_cast<double>(row.blob_bytes) * absent /
+                                              static_cast<double>(row.chunks));
+    if (row.has_error) {
+      state.failed.push_back({.number = row.number,
+                              .reference = std::move(row.reference),
+                              .detail = std::move(row.detail)});
+    }
+  }
+  return state;
+}
+
 std::vector<ControlCounter> OpenStack::Counters() {
   const BlobClient::Counters blobs = blobs_->counters();
   const Filler::Counters fill = filler_->counters();
@@ -141,29 +138,33 @@ std::vector<ControlCounter> OpenStack::Counters() {
       {"fill.image_bytes", fill.image_bytes},
       {"fill.mismatches", fill.mismatches},
   };
-  if (fuse_ != nullptr) {
-    const FuseCounters fuse = fuse_->counters();
-    const std::vector<ControlCounter> more = {
-        {"fuse.lookups", fuse.lookups},       {"fuse.getattrs", fuse.getattrs},
-        {"fuse.readdirs", fuse.readdirs},     {"fuse.readlinks", fuse.readlinks},
-        {"fuse.getxattrs", fuse.getxattrs},   {"fuse.reads", fuse.reads},
-        {"fuse.read_bytes", fuse.read_bytes}, {"fuse.errors", fuse.errors},
-    };
-    counters.insert(counters.end(), more.begin(), more.end());
-  }
+  const LayerStore::Shown shown = store_->CountShown();
+  const std::vector<ControlCounter> layers = {
+      {"presenter.erofs", shown.erofs},
+      {"presenter.fuse", shown.fuse},
+      {"presenter.refused", shown.refused},
+      {"presenter.lingering", shown.lingering},
+      {"presenter.reserved_bytes", reserve_->reserved()},
+  };
+  counters.insert(counters.end(), layers.begin(), layers.end());
+  const std::vector<ControlCounter> presenters = presenters_->Counters();
+  counters.insert(counters.end(), presenters.begin(), presenters.end());
   return counters;
 }
 
 }  // namespace
 
 std::vector<std::string> DaemonLayerStack::Folders() {
-  return {"layers", "l", std::string(kFuseFolder)};
+  std::vector<std::string> names = DaemonPresenters::Folders();
+  names.insert(names.end(), {"layers", "l", std::string(kReserveName), std::string(kHolderName)});
+  return names;
 }
 
 StatusOr<std::unique_ptr<DaemonLayerStack>> DaemonLayerStack::Open(const StargzConfig& config,
-                                                                   const LayerRoot& root) {
+                                                                   const LayerRoot& root,
+                                                                   FdStore& fds) {
   auto stack = std::make_unique<OpenStack>();
-  STRATA_RETURN_IF_ERROR(stack->Begin(config, root));
+  STRATA_RETURN_IF_ERROR(stack->Begin(config, root, fds));
   return stack;
 }
 

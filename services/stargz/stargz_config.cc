@@ -58,14 +58,19 @@ ConfigKey DurationOrDefault(const std::string& path, milliseconds* field, int64_
           }};
 }
 
-Status SetPresenter(const std::string& name) {
-  if (name == "auto" || name == "fuse") {
-    return OkStatus();
+Status SetPresenter(const std::string& name, PresenterChoice* choice) {
+  constexpr std::pair<std::string_view, PresenterChoice> kChoices[] = {
+      {"auto", PresenterChoice::kAuto},
+      {"erofs", PresenterChoice::kErofs},
+      {"fuse", PresenterChoice::kFuse}};
+  for (const auto& [known, meant] : kChoices) {
+    if (name == known) {
+      *choice = meant;
+      return OkStatus();
+    }
   }
   return MakeStatus(StatusCode::kInvalidArgument,
-                    name == "erofs"
-                        ? "presenter 'erofs' is not in this version, expected auto or fuse"
-                        : "presenter '" + name + "', expected auto or fuse");
+                    "presenter '" + name + "', expected auto, erofs or fuse");
 }
 
 // --- [resolver]: where images may be had --------------------------------------------------------
@@ -199,12 +204,13 @@ std::vector<ConfigKey> OwnKeys(StargzConfig* config) {
   TocLimits& limits = layers.limits;
   return {
       {.path = "presenter",
-       .set = [](const ConfigValue& value) -> Status {
+       .set = [config](const ConfigValue& value) -> Status {
          STRATA_ASSIGN_OR_RETURN(const std::string name, value.Text());
-         const Status status = SetPresenter(name);
+         const Status status = SetPresenter(name, &config->presenter);
          return status.ok() ? status : value.Bad(StatusMessage(status));
        }},
       Duration<seconds>("resolve_timeout_sec", &layers.resolve_timeout, 1, kDay),
+      Flag("reserve_space", &config->reserve_space),
       Flag("erofs_when_complete", &layers.erofs_when_complete),
       Number("budget_bytes", &layers.budget_bytes, 0),
       Duration<seconds>("read_patience_sec", &filler.patience, 0, kDay),
@@ -277,8 +283,10 @@ KindSettings StargzSettings(StargzConfig* config) {
   settings.flags.push_back(
       {.name = "--presenter",
        .type = "NAME",
-       .help = "how layers are shown to the kernel: auto or fuse (default auto)",
-       .set = SetPresenter});
+       .help = "how layers are shown to the kernel: auto, erofs or fuse (default auto)",
+       .set = [config](const std::string& name) {
+         return SetPresenter(name, &config->presenter);
+       }});
   return settings;
 }
 

@@ -15,7 +15,17 @@
 
 namespace strata {
 
+// How layers that are not complete are shown to the kernel.
+enum class PresenterChoice {
+  kAuto,   // by EROFS where that is safe, else by FUSE
+  kErofs,  // the same, and a warning where it is not
+  kFuse,
+};
+
 struct StargzConfig {
+  PresenterChoice presenter = PresenterChoice::kAuto;
+  // Whether room is set aside on the disk for what is still to come of layers that EROFS shows.
+  bool reserve_space = true;
   LayerStoreOptions layers;  // but for what the root decides
   Filler::Options filler;
   BlobClient::Options blobs;

@@ -4,7 +4,9 @@
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_split.h>
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace strata {
@@ -50,6 +52,22 @@ StatusOr<std::optional<HostOwner>> MappedRoot(const Labels& labels) {
     STRATA_ASSIGN_OR_RETURN(owner.gid, HostIdOfZero(kGidMappingLabel, gids->second));
   }
   return std::optional<HostOwner>(owner);
+}
+
+StatusOr<std::vector<std::string>> FuseMappingOptions(const Labels& labels) {
+  std::vector<std::string> options;
+  for (const auto& [label, option] :
+       {std::pair(kUidMappingLabel, "uidmapping="), std::pair(kGidMappingLabel, "gidmapping=")}) {
+    const auto found = labels.find(label);
+    if (found == labels.end()) {
+      continue;
+    }
+    STRATA_RETURN_IF_ERROR(HostIdOfZero(label, found->second).status());
+    std::string value = found->second;
+    std::replace(value.begin(), value.end(), ',', ':');
+    options.push_back(option + value);
+  }
+  return options;
 }
 
 }  // namespace strata

@@ -7,7 +7,9 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "snapshotters/base/status.h"
 #include "snapshotters/core/snapshot.h"
@@ -26,5 +28,9 @@ struct HostOwner {
 // is there maps CONTAINER:HOST:SIZE[,...]; one that is not stands for the identity. InvalidArgument
 // when a label is malformed or does not map container id 0.
 StatusOr<std::optional<HostOwner>> MappedRoot(const Labels& labels);
+
+// The labels that are there as options of a fuse-overlayfs mount: "uidmapping=0:100000:65536:..."
+// and "gidmapping=...", with ':' between entries too (fuse-overlayfs(1)). Errors as MappedRoot's.
+StatusOr<std::vector<std::string>> FuseMappingOptions(const Labels& labels);
 
 }  // namespace strata

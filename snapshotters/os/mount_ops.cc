@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/base/unique_fd.h"
+#include "snapshotters/os/mount_helper.h"
 
 namespace strata {
 namespace {
@@ -425,7 +427,7 @@ Status MountRelative(const Request& request, int target) {
 }
 
 Status MountLongOverlay(const Request& request, int target) {
-  const Status status = OverlayContext(request).MountOn(target);
+  Status status = OverlayContext(request).MountOn(target);
   if (status.code() != StatusCode::kUnimplemented) {
     return status;
   }
@@ -435,8 +437,30 @@ Status MountLongOverlay(const Request& request, int target) {
 
 // --- one mount
 
+// A program gets a path, and the one that the descriptor was opened by may have changed its
+// meaning.
+Status MountWithHelper(const Mount& mount, const std::string& target) {
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd place, OpenTarget(target, mount.target));
+  char path[PATH_MAX];
+  const ssize_t size = ::readlink(PathOfFd(place.get()).c_str(), path, sizeof(path));
+  if (size < 0 || static_cast<size_t>(size) == sizeof(path)) {
+    return ErrnoStatus(size < 0 ? errno : ENAMETOOLONG, "resolve " + ShowName(target));
+  }
+  return MountByHelper(mount, std::string(path, static_cast<size_t>(size)));
+}
+
+// Whether the caller has opened /dev/fuse itself and serves the mount: only the kernel is to do the
+// rest, whatever the type is called.
+bool HasDevice(const Mount& mount) {
+  return std::any_of(mount.options.begin(), mount.options.end(),
+                     [](const std::string& option) { return option.starts_with("fd="); });
+}
+
 Status MountOne(const Mount& mount, const std::string& target) {
   const std::string shown = mount.target.empty() ? target : target + "/" + mount.target;
+  if (NeedsMountHelper(mount.type) && !HasDevice(mount)) {
+    return MountWithHelper(mount, target);
+  }
   STRATA_ASSIGN_OR_RETURN(const Request request, Parse(mount, shown));
   StatusOr<UniqueFd> place = OpenTarget(target, mount.target);
   if (!place.ok()) {
@@ -464,7 +488,7 @@ Status MountOne(const Mount& mount, const std::string& target) {
     return OkStatus();
   }
   StatusOr<UniqueFd> bound = OpenTarget(target, mount.target);
-  const Status status = bound.ok() ? RestrictBind(request, bound->get()) : bound.status();
+  Status status = bound.ok() ? RestrictBind(request, bound->get()) : bound.status();
   if (!status.ok()) {
     (void)::umount2(shown.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);  // the first error is reported
   }
@@ -479,7 +503,7 @@ Status MountAll(std::span<const Mount> mounts, const std::string& target) {
                       "mount target " + ShowName(target) + ": expected an absolute path");
   }
   for (size_t i = 0; i < mounts.size(); ++i) {
-    const Status status = MountOne(mounts[i], target);
+    Status status = MountOne(mounts[i], target);
     if (status.ok()) {
       continue;
     }

@@ -15,13 +15,13 @@
 
 namespace strata {
 
-// Mounts `mounts` in order on `target` (an existing absolute directory). Types bind and any kernel
-// file system; options as containerd understands them: flags (ro rw bind rbind nosuid nodev noexec
-// noatime ... sync dirsync remount), everything else is data for the file system. A read-only bind
-// is a bind plus a remount that keeps the locked flags. Overlay options that do not fit one page
-// (4,096 bytes, mount(2)) are given by the mount API, one fsconfig "lowerdir+" a layer (Linux 6.8),
-// or, where the kernel lacks it, relative to the directory that all layers share. On failure what
-// this call has mounted is unmounted again.
+// Mounts `mounts` in order on `target` (an existing absolute directory). Types bind, any kernel
+// file system, and "fuse3.X" (MountByHelper); options as containerd understands them: flags (ro rw
+// bind rbind nosuid nodev noexec noatime ... sync dirsync remount), everything else is data for the
+// file system. A read-only bind is a bind plus a remount that keeps the locked flags. Overlay
+// options that do not fit one page (4,096 bytes, mount(2)) are given by the mount API, one fsconfig
+// "lowerdir+" a layer (Linux 6.8), or, where the kernel lacks it, relative to the directory that
+// all layers share. On failure what this call has mounted is unmounted again.
 Status MountAll(std::span<const Mount> mounts, const std::string& target);
 
 // umount2(2); `lazy` adds MNT_DETACH. A target that is not a mount point is NotFound.

@@ -1,35 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/os/overlay_options.h"
 
-#include "snapshotters/base/log.h"
 #include "snapshotters/os/overlay_probe.h"
+#include "snapshotters/os/probe_directory.h"
 
 namespace strata {
-namespace {
-
-Status Probe(const std::string& root) {
-  STRATA_ASSIGN_OR_RETURN(const bool d_type, SupportsDType(root));
-  if (!d_type) {
-    return MakeStatus(
-        StatusCode::kFailedPrecondition,
-        "root '" + root +
-            "' is on a file system whose directories do not tell file types (d_type), "
-            "which overlay needs: reformat it with ftype=1 (xfs) or filetype (ext4)");
-  }
-  if (const Status status = ProbeOverlay(root); !status.ok()) {
-    if (status.code() == StatusCode::kResourceExhausted) {
-      return Annotate(status, "root '" + root + "'");
-    }
-    return MakeStatus(StatusCode::kFailedPrecondition,
-                      "root '" + root +
-                          "' cannot hold overlay layers: " + std::string(StatusMessage(status)) +
-                          "; choose ext4, xfs or btrfs, or use strata-native");
-  }
-  return OkStatus();
-}
-
-}  // namespace
-
 bool HasMountOption(const std::vector<std::string>& options, std::string_view name) {
   for (const std::string& option : options) {
     if (option == name || (option.starts_with(name) && option[name.size()] == '=')) {
@@ -70,14 +45,29 @@ StatusOr<std::vector<std::string>> EffectiveOverlayOptions(const StateRoot& root
   return options;
 }
 
-Status CheckOverlayRoot(const StateRoot& root) {
-  Status status = Probe(root.path());
-  if (status.code() != StatusCode::kResourceExhausted || root.fresh()) {
-    return status;
+Status ProbeOverlayRoot(const std::string& root) {
+  STRATA_ASSIGN_OR_RETURN(const bool d_type, SupportsDType(root));
+  if (!d_type) {
+    return MakeStatus(
+        StatusCode::kFailedPrecondition,
+        "root '" + root +
+            "' is on a file system whose directories do not tell file types (d_type), "
+            "which overlay needs: reformat it with ftype=1 (xfs) or filetype (ext4)");
   }
-  LogWarn("the root's disk is full, so overlay mounts there were not tried",
-          {{"error", std::string(StatusMessage(status))}});
+  if (const Status status = ProbeOverlay(root); !status.ok()) {
+    if (status.code() == StatusCode::kResourceExhausted) {
+      return Annotate(status, "root '" + root + "'");
+    }
+    return MakeStatus(StatusCode::kFailedPrecondition,
+                      "root '" + root +
+                          "' cannot hold overlay layers: " + std::string(StatusMessage(status)) +
+                          "; choose ext4, xfs or btrfs, or use strata-native");
+  }
   return OkStatus();
+}
+
+Status CheckOverlayRoot(const StateRoot& root) {
+  return ForgiveFullDisk(ProbeOverlayRoot(root.path()), root.fresh());
 }
 
 }  // namespace strata

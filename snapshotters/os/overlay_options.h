@@ -24,9 +24,11 @@ Status CheckOverlayOptions(const std::vector<std::string>& options);
 StatusOr<std::vector<std::string>> EffectiveOverlayOptions(const StateRoot& root,
                                                            std::vector<std::string> options);
 
-// Tries whether the kernel and the file system can do overlay in the root: FailedPrecondition with
-// the reason and the remedy if not. Probes need room: a root that has served before may be full,
-// and passes with a log line, because it must start to be emptied.
+// Tries whether the kernel and the file system can do overlay in the folder: FailedPrecondition
+// with the reason and the remedy if not, ResourceExhausted when there is no room to try.
+Status ProbeOverlayRoot(const std::string& root);
+
+// The same for a root that is to serve (ForgiveFullDisk).
 Status CheckOverlayRoot(const StateRoot& root);
 
 }  // namespace strata

@@ -10,73 +10,33 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cinttypes>
 #include <cstdio>
-#include <cstdlib>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "snapshotters/base/file_at.h"
-#include "snapshotters/base/log.h"
 #include "snapshotters/base/unique_fd.h"
 #include "snapshotters/core/snapshot.h"
 #include "snapshotters/os/mount_ops.h"
-#include "snapshotters/os/tree_remove.h"
+#include "snapshotters/os/probe_directory.h"
 
 namespace strata {
 namespace {
 
 constexpr size_t kReadBytes = 4096;
 
-class ProbeDirectory {
- public:
-  static StatusOr<ProbeDirectory> Create(const std::string& parent) {
-    std::string path = parent + "/" + std::string(kProbePrefix) + "XXXXXX";
-    if (::mkdtemp(path.data()) == nullptr) {
-      return ErrnoStatus(errno, "make a directory in " + ShowName(parent));
-    }
-    ProbeDirectory directory(std::move(path));
-    STRATA_ASSIGN_OR_RETURN(directory.fd_, OpenFile(directory.path_, O_RDONLY | O_DIRECTORY));
-    return directory;
-  }
-
-  ~ProbeDirectory() {
-    if (path_.empty()) {
-      return;
-    }
-    if (const Status status = RemoveTree(AT_FDCWD, path_); !status.ok()) {
-      LogWarn("removal of a probe's directory failed, ignoring",
-              {{"error", std::string(StatusMessage(status))}});
-    }
-  }
-
-  ProbeDirectory(ProbeDirectory&& other) noexcept
-      : path_(std::exchange(other.path_, {})), fd_(std::move(other.fd_)) {}
-  ProbeDirectory& operator=(ProbeDirectory&&) = delete;
-  ProbeDirectory(const ProbeDirectory&) = delete;
-  ProbeDirectory& operator=(const ProbeDirectory&) = delete;
-
-  [[nodiscard]] int fd() const { return fd_.get(); }
-  [[nodiscard]] std::string Join(const char* name) const { return path_ + "/" + name; }
-
- private:
-  explicit ProbeDirectory(std::string path) : path_(std::move(path)) {}
-
-  std::string path_;
-  UniqueFd fd_;
-};
-
 // Two lower layers, an upper and a work directory in `probe`, mounted on its "merged".
 StatusOr<ScopedMount> MountOverlay(const ProbeDirectory& probe,
                                    const std::vector<std::string>& more_options) {
-  for (const char* name : {"lower1", "lower2", "upper", "work", "merged"}) {
+  for (const char* name : {"lower1", "lower2", "upper", "work", kProbeMountPoint}) {
     STRATA_RETURN_IF_ERROR(MakeDirAt(probe.fd(), name, 0755));
   }
   Mount mount{"overlay", "overlay", "", more_options};
   mount.options.push_back("lowerdir=" + probe.Join("lower2") + ":" + probe.Join("lower1"));
   mount.options.push_back("upperdir=" + probe.Join("upper"));
   mount.options.push_back("workdir=" + probe.Join("work"));
-  return ScopedMount::Mount({&mount, 1}, probe.Join("merged"));
+  return ScopedMount::Mount({&mount, 1}, probe.Join(kProbeMountPoint));
 }
 
 bool KernelIsAtLeast(int major, int minor) {
@@ -140,14 +100,15 @@ Status ProbeOverlay(const std::string& directory) {
 
 bool RunningInUserNamespace() {
   const StatusOr<std::string> map = ReadFileAt(AT_FDCWD, "/proc/self/uid_map", kReadBytes);
-  unsigned long long inside = 0;
-  unsigned long long outside = 0;
-  unsigned long long length = 0;
-  if (!map.ok() || std::sscanf(map->c_str(), "%llu %llu %llu", &inside, &outside, &length) != 3) {
+  uint64_t inside = 0;
+  uint64_t outside = 0;
+  uint64_t length = 0;
+  if (!map.ok() || std::sscanf(map->c_str(), "%" SCNu64 " %" SCNu64 " %" SCNu64, &inside, &outside,
+                               &length) != 3) {
     // No /proc or no user namespaces: then there is only the initial one.
     return false;
   }
-  return inside != 0 || outside != 0 || length != 4294967295ULL;
+  return inside != 0 || outside != 0 || length != 4294967295;
 }
 
 StatusOr<bool> NeedsUserXattr(const std::string& directory) {

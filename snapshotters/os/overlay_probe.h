@@ -5,14 +5,10 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "snapshotters/base/status.h"
 
 namespace strata {
-
-// How the names of the probes' temporary directories begin; a killed process may leave one.
-inline constexpr std::string_view kProbePrefix = "strata-probe-";
 
 // Whether readdir tells the type of each entry (overlayfs needs it: Documentation/filesystems/
 // overlayfs.rst, "upper and lower"). XFS made with ftype=0 and ext4 without the filetype feature do

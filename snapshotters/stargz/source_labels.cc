@@ -21,6 +21,7 @@ struct Family {
 
 constexpr std::string_view kCri = "containerd.io/snapshot/cri.";
 constexpr std::string_view kStargz = "containerd.io/snapshot/remote/stargz.";
+constexpr std::string_view kManifestDigest = "containerd.io/snapshot/cri.manifest-digest";
 constexpr std::string_view kStargzReference = "containerd.io/snapshot/remote/stargz.reference";
 constexpr std::string_view kPrefetch = "containerd.io/snapshot/remote/stargz.prefetch";
 constexpr std::string_view kSkipVerify = "containerd.io/snapshot/remote/stargz.skipverify";
@@ -148,6 +149,10 @@ std::optional<SourceLabels> ParseSourceLabels(const Labels& labels) {
     layer.digest = digest;
     layer.urls = SplitList(Find(labels, kUrls));
     layer.annotations = AnnotationsOf(labels);
+    if (const std::string_view manifest = Find(labels, kManifestDigest);
+        ValidateDigest(manifest).ok()) {
+      layer.manifest_digest = manifest;
+    }
     if (std::any_of(sources.places.begin(), sources.places.end(),
                     [&layer](const LayerRequest& known) { return SamePlace(known, layer); })) {
       continue;

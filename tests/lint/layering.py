@@ -36,7 +36,8 @@ MAY_INCLUDE = {
     "snapshotters/stargz": {BASE, CORE, OS, LAZY, REGISTRY},
     CODEC: {BASE, CORE, "protos"},
     "services": {BASE, CORE, OS, REGISTRY, LAZY, CODEC, "protos"} | KINDS,
-    "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos"} | KINDS,
+    # The probe is what the daemon tries at its start.
+    "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos", f"{LAZY}/erofs_probe.h"} | KINDS,
 }
 # Includes everything, third-party headers too; nothing includes it.
 TESTS = "tests"

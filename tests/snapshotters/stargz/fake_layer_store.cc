@@ -108,6 +108,8 @@ class FakeLayerStore final : public LayerStore {
     layers_.reclaims_of_all += all ? 1 : 0;
   }
   std::vector<Row> List() override { return {}; }
+  Shown CountShown() override { return {}; }
+  void FetchAll() override {}
 
  private:
   FakeLayers& layers_;
