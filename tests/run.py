@@ -33,7 +33,7 @@ BUILD = CHECKOUT / "build"
 LOGS = BUILD / "test-logs"
 GO = BUILD / "go"
 
-KINDS = ["native", "overlayfs", "stargz"]
+KINDS = ["fuse-overlayfs", "native", "overlayfs", "stargz"]
 CONFORMANCE_MODES = ["shared", "each"]
 # Meson's suites that have stages of their own; any other counts as `unit`.
 # containerd 1.6's suite leaves its Rename test out by itself, on every kernel and for every kind.
@@ -50,6 +50,10 @@ FUZZ_EXTRA_SECONDS = 120
 FUZZ_INPUT_SECONDS = 10
 FUZZ_MEMORY_MIB = 2048
 SECONDS_PER_KILL = 20
+SECONDS_PER_LAZY_KILL = 4
+LAZY_KILLS = 200
+# By presenter and by how the registry behaves, under strata-keeper and under systemd.
+KILL_MODES = 8
 POLL_SECONDS = 0.02
 BUILD_LOG_TAIL_LINES = 20
 # What test programs end with to say "skipped" (automake's convention, which meson follows).
@@ -691,6 +695,21 @@ def pytest(folder, env=None):
     return run
 
 
+def run_kills(runner, logs, deadline):
+    """The long form of the tests in which readers of incomplete layers see servers die."""
+    pytest("tests/integration/test_lazy_succession.py",
+           {"STRATA_KILLS": str(runner.options.lazy_kills)})(runner, logs, deadline)
+    # What they have measured.
+    with contextlib.suppress(OSError):
+        for line in (logs / "output.log").read_text(errors="replace").splitlines():
+            if line.startswith("   "):
+                say(line)
+
+
+def kills_minutes(options):
+    return 60 + options.lazy_kills * KILL_MODES * SECONDS_PER_LAZY_KILL / 60
+
+
 BENCH = "bench metadata"
 
 
@@ -771,7 +790,8 @@ STAGES = [
     Stage("systemd", pytest("tests/systemd"), 10),
     Stage("integration", pytest("tests/integration"), 60),
     Stage("bench", run_bench, 20, names=known(BENCH)),
-    Stage("layers", pytest("tests/integration/test_lazy_trees.py", {"STRATA_LONG": "1"}), 120),
+    Stage("layers", pytest("tests/integration/test_lazy_trees.py", {"STRATA_LONG": "1"}), 240),
+    Stage("kills", run_kills, kills_minutes),
     Stage("asan", registered("asan", "unit", "suite", limit_factor=SANITIZER_LIMIT_FACTOR), 60,
           builds=("asan",)),
     Stage("tsan", registered("tsan", "unit", "suite", limit_factor=SANITIZER_LIMIT_FACTOR), 60,
@@ -779,8 +799,8 @@ STAGES = [
     Stage("fuzz", run_fuzz, fuzz_minutes, builds=("fuzz",), names=corpus_names),
 ]
 QUICK = ["lint", "unit", "mount", "suite"]
-# They double the time on two cores, so they run when asked for: --stage layers, asan, tsan, fuzz.
-ON_DEMAND = ["layers", "asan", "tsan", "fuzz"]
+# They double the time on two cores, so they run when asked for: --stage layers, kills, asan, ...
+ON_DEMAND = ["layers", "kills", "asan", "tsan", "fuzz"]
 
 
 def parse_arguments():
@@ -795,6 +815,8 @@ def parse_arguments():
                         help="only this one; may be repeated: %(choices)s")
     parser.add_argument("--crash-kills", type=int, metavar="N",
                         help="the long form of the crash tests: so many kills")
+    parser.add_argument("--lazy-kills", type=int, metavar="N", default=LAZY_KILLS,
+                        help="in each mode of the stage kills (default: %(default)s)")
     parser.add_argument("--fuzz-seconds", type=int, metavar="N", default=FUZZ_SECONDS,
                         help="for each target (default: %(default)s)")
     return parser.parse_args()

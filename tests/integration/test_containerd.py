@@ -20,10 +20,10 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from support import daemon, image, mounts, process, registry, tree  # noqa: E402
+from support import daemon, image, mounts, process, registry, short_names, tree  # noqa: E402
 from support.containerd import Containerd  # noqa: E402
 
-KINDS = ["overlayfs", "native", "stargz"]
+KINDS = ["overlayfs", "native", "fuse-overlayfs", "stargz"]
 TOOLS = ["containerd", "containerd-shim-runc-v2", "ctr", "docker-registry", "mmdebstrap", "runc",
          "skopeo", "umoci"]
 _MISSING = [tool for tool in TOOLS if not shutil.which(tool)]
@@ -79,9 +79,20 @@ def new_stack(kind):
         stack.close()
 
 
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def images():
-    return image.make()
+def images(kind):
+    made = image.make()
+    if kind != "fuse-overlayfs":
+        yield made
+        return
+    with mounts.scratch_directory() as directory:
+        yield image.Images(*(short_names.shorten(each, os.path.join(directory, str(number)))
+                             for number, each in enumerate((made.debian, made.busybox))))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +104,6 @@ def debian(images):
 def busybox(images):
     """For tests to which one image is as good as another: it is unpacked, and copied, faster."""
     return images.busybox
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def kind(request):
-    return request.param
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 """Images pulled lazily by a real containerd, and containers that run on them.
 
 By `ctr-remote images rpull` and by a client that labels layers as the CRI plugin does. Needs root,
-strata-stargz, and Debian's containerd, runc, docker-registry, ctr-remote, skopeo, umoci and
+strata-stargz, strata-keeper, and Debian's containerd, runc, docker-registry, ctr-remote, skopeo, umoci and
 mmdebstrap.
 """
 
 import contextlib
 import errno
+import functools
 import os
 import pathlib
 import shutil
@@ -105,8 +106,8 @@ class Node:
 
 
 @contextlib.contextmanager
-def new_node(program, config=None):
-    with lazy.new_stack(program, config or CONFIG) as stack:
+def new_node(program, presenter, config=None):
+    with lazy.new_stack(program, config or CONFIG, presenter=presenter) as stack:
         node = Node(stack, program)
         try:
             stack.start()
@@ -117,9 +118,15 @@ def new_node(program, config=None):
 
 
 @pytest.fixture(scope="module")
-def node(program):
-    with new_node(program) as made:
+def make_node(program, presenter):
+    return functools.partial(new_node, program, presenter)
+
+
+@pytest.fixture(scope="module")
+def node(make_node):
+    with make_node() as made:
         yield made
+        made.stack.assert_kernel_asked()
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +140,9 @@ def busybox():
 
 
 @pytest.fixture(scope="module", params=["rpull", "pull_as_cri"])
-def pulled(request, program, numpy):
+def pulled(request, make_node, numpy):
     """A node that has pulled python and numpy; nothing has run yet."""
-    with new_node(program) as made:
+    with make_node() as made:
         reference = made.serve(numpy)
         getattr(made, request.param)(reference)
         yield made, reference
@@ -149,6 +156,7 @@ def test_pull_downloads_no_layer(pulled, numpy):
     rows = node.stack.client.layers()
     assert {row["digest"] for row in rows} == layers
     assert not any(row["reason"] for row in rows), rows
+    assert {row["presenter"] for row in rows} == {node.stack.presenter}
 
 
 def test_containers_run(pulled, numpy):
@@ -241,8 +249,8 @@ def test_second_namespace_shares_the_layers(node, busybox):
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_restart_with_the_registry_unreachable(program, numpy, end):
-    with new_node(program, {**CONFIG, "read_ahead_bytes": 0}) as node:
+def test_restart_with_the_registry_unreachable(make_node, numpy, end):
+    with make_node({**CONFIG, "read_ahead_bytes": 0}) as node:
         reference = node.serve(numpy)
         node.rpull(reference)
         assert node.python(reference, NUMPY) == "15\n"
@@ -269,8 +277,8 @@ def all_durable(node):
                       for row in node.stack.client.layers()))
 
 
-def test_removed_image_gives_its_space_back(program, busybox):
-    with new_node(program, {**CONFIG, "budget_bytes": 1}) as node:
+def test_removed_image_gives_its_space_back(make_node, busybox):
+    with make_node({**CONFIG, "budget_bytes": 1}) as node:
         reference = node.serve(busybox)
         node.rpull(reference)
         assert node.shell(reference, "cat /srv/strata/kept") == "kept\n"
@@ -287,9 +295,9 @@ def test_removed_image_gives_its_space_back(program, busybox):
         assert node.shell(reference, "cat /srv/strata/kept") == "kept\n"
 
 
-def test_removed_image_comes_back_without_the_registrys_blobs(program, busybox):
+def test_removed_image_comes_back_without_the_registrys_blobs(make_node, busybox):
     """Within its budget a layer stays: the next pull finds it."""
-    with new_node(program) as node:
+    with make_node() as node:
         reference = node.serve(busybox)
         node.rpull(reference)
         assert node.shell(reference, "cat /srv/strata/kept") == "kept\n"
@@ -301,8 +309,8 @@ def test_removed_image_comes_back_without_the_registrys_blobs(program, busybox):
         assert node.fetched(busybox) == 0
 
 
-def test_background_fetch_completes_an_image(program, busybox):
-    with new_node(program, {"read_patience_sec": PATIENCE_SECONDS}) as node:
+def test_background_fetch_completes_an_image(make_node, busybox):
+    with make_node({"read_patience_sec": PATIENCE_SECONDS}) as node:
         reference = node.serve(busybox)
         node.rpull(reference)
         process.wait_until("all is here", lambda: all(
@@ -316,9 +324,9 @@ def test_background_fetch_completes_an_image(program, busybox):
         assert node.shell(reference, "cat /srv/strata/kept") == "kept\n"
 
 
-def test_container_on_a_layer_that_is_wrong(program, busybox):
+def test_container_on_a_layer_that_is_wrong(make_node, busybox):
     """What it reads is an error, and the rest of the image goes on."""
-    with new_node(program) as node:
+    with make_node() as node:
         reference = node.serve(busybox)
         node.rpull(reference)
         digest = busybox.lazy.layers[1]["digest"]
@@ -335,11 +343,11 @@ def test_container_on_a_layer_that_is_wrong(program, busybox):
         assert node.shell(reference, "cat /srv/strata/kept") == "kept\n"
 
 
-def test_credentials_of_docker(program, busybox, tmp_path, monkeypatch):
+def test_credentials_of_docker(program, make_node, busybox, tmp_path, monkeypatch):
     """config.json is where the server finds the password; a wrong one makes the pull an ordinary
     one, or none."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    with new_node(program) as node:
+    with make_node() as node:
         reference = node.serve(busybox)
         node.registry.auth, node.registry.login = True, ("user", "secret-word")
         (tmp_path / "config.json").write_text(

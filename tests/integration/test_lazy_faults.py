@@ -2,7 +2,7 @@
 """Lazy layers out of a registry that is slow, rude, away or wrong.
 
 Whatever comes is either what the image has, or an error: never other bytes, never zeros. Needs
-root, strata-stargz, and Debian's golang-go and containerd sources for the client.
+root, strata-stargz, strata-keeper, and Debian's golang-go and containerd sources for the client.
 """
 
 import errno
@@ -41,16 +41,18 @@ def program():
 
 
 @pytest.fixture(scope="module")
-def hasty(program):
+def hasty(program, presenter):
     """Gives up soon."""
-    with lazy.new_stack(program, CONFIG) as made:
+    with lazy.new_stack(program, CONFIG, presenter=presenter) as made:
         yield made.start()
+        made.assert_kernel_asked()
 
 
 @pytest.fixture(scope="module")
-def patient(program):
-    with lazy.new_stack(program, PATIENT) as made:
+def patient(program, presenter):
+    with lazy.new_stack(program, PATIENT, presenter=presenter) as made:
         yield made.start()
+        made.assert_kernel_asked()
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,7 @@ class Sample:
         key, said = self.prepare()
         assert said["code"] == "AlreadyExists", (said, self.stack.fallbacks(key))
         self.path = self.view()
+        self.stack.assert_shown(self.path)
         return self
 
     def view(self):
@@ -349,16 +352,17 @@ def test_a_blob_that_is_another_one(hasty):
 
 
 def test_registry_away_and_back(hasty):
-    sample = Sample(hasty).show()
+    # The last of them is beyond what is read ahead of the first.
+    sample = Sample(hasty, files=60).show()
     assert sample.read(0) == 0
     hasty.registry.stop()
     begun = time.monotonic()
-    assert sample.read(1) == errno.EIO
+    assert sample.read(59) == errno.EIO
     waited = time.monotonic() - begun
     assert PATIENCE_SECONDS * 0.5 <= waited < PATIENCE_SECONDS + 20, waited
     assert sample.read(0) == 0
     hasty.registry.start()
-    assert sample.read(1) == 0
+    assert sample.read(59) == 0
     sample.assert_whole()
 
 
@@ -378,9 +382,9 @@ def test_registry_back_while_a_read_waits(patient):
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_restart_without_the_registry(program, end):
+def test_restart_without_the_registry(program, presenter, end):
     # Without read-ahead, what was not read is not there.
-    with lazy.new_stack(program, {**CONFIG, "read_ahead_bytes": 0}) as stack:
+    with lazy.new_stack(program, {**CONFIG, "read_ahead_bytes": 0}, presenter=presenter) as stack:
         stack.start()
         sample = Sample(stack).show()
         for index in range(0, 12, 2):
@@ -426,8 +430,9 @@ def test_registry_that_refuses_at_prepare(hasty, status, reason):
     assert row["reason"] == reason, row
 
 
-def test_registry_that_never_answers_at_prepare(program):
-    with lazy.new_stack(program, {**CONFIG, "resolve_timeout_sec": 1}) as stack:
+def test_registry_that_never_answers_at_prepare(program, presenter):
+    with lazy.new_stack(program, {**CONFIG, "resolve_timeout_sec": 1},
+                        presenter=presenter) as stack:
         stack.start()
         sample = Sample(stack)
         stack.registry.add_rule(kind="blob", hang=True)
@@ -501,8 +506,9 @@ def test_readers_at_once_share_what_is_fetched(patient):
     assert fetched <= len(sample.layer.blob) * 1.05, (fetched, len(sample.layer.blob))
 
 
-def test_legacy_layer_is_shown_where_that_is_allowed(program):
-    with lazy.new_stack(program, {**CONFIG, "disable_verification": True}) as stack:
+def test_legacy_layer_is_shown_where_that_is_allowed(program, presenter):
+    with lazy.new_stack(program, {**CONFIG, "disable_verification": True},
+                        presenter=presenter) as stack:
         stack.start()
         sample = Sample(stack, lazy_builder.LEGACY).show()
         sample.assert_whole()

@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from support import daemon, mounts, process  # noqa: E402
 
-KINDS = ["native", "overlayfs", "stargz"]
+KINDS = ["fuse-overlayfs", "native", "overlayfs", "stargz"]
 SNAPSHOTS = 10_000
 STARTS = 5
 TARGET_MILLISECONDS = 100

@@ -117,7 +117,7 @@ SuiteTarget DaemonTarget(std::string name, std::string kind, const std::string& 
 
 SuiteTarget StrataDaemonTarget(const std::string& kind) {
   return DaemonTarget("Daemon", kind, Environment("STRATA_BUILD_ROOT") + "/services/strata-" + kind,
-                      {"--log-level", "warn"});
+                      {"--log-level", "warn", "--anchor-dir", ""});
 }
 
 std::vector<SuiteTarget> OtherServerTargets(const std::string& kind) {

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 
+#include "snapshotters/os/overlay_probe.h"
 #include "tests/suite/snapshotter_suite.h"
 
 namespace strata::testing {
@@ -50,7 +51,9 @@ TEST_P(SnapshotterSuite, AllKindsOfFilesSurviveALayer) {
     EXPECT_EQ(::symlink("/no/where", (root + "/symlink").c_str()), 0);
     ChangeOwner(root + "/symlink", 5, 6);
     EXPECT_EQ(::mkfifo((root + "/fifo").c_str(), 0600), 0);
-    EXPECT_EQ(::mknod((root + "/null").c_str(), S_IFCHR | 0666, makedev(1, 3)), 0);
+    if (!RunningInUserNamespace()) {  // which may make no devices
+      EXPECT_EQ(::mknod((root + "/null").c_str(), S_IFCHR | 0666, makedev(1, 3)), 0);
+    }
     EXPECT_EQ(::truncate((root + "/link").c_str(), 10'000'000), 0);  // a hole at its end
   };
   AddLayer("files", "", files);
@@ -219,8 +222,14 @@ TEST_P(SnapshotterSuite, MountedRootIs0755) {
   EXPECT_THAT(mount.Unmount(), IsOk());
 }
 
+// Under a root whose path is so long that those of the layers fill several pages.
 TEST_P(SnapshotterSuite, OneHundredAndTwentyEightLayersCanBeMounted) {
   STRATA_SUITE_NEEDS_ROOT();
+  constexpr size_t kRootBytes = 100;
+  ASSERT_LT(root_.size(), kRootBytes);
+  instance_.reset();
+  instance_ = GetParam().make(root_ + std::string(kRootBytes - root_.size(), 'r'));
+  ASSERT_NE(instance_, nullptr);
   std::string parent;
   for (int i = 1; i <= 128; ++i) {
     const std::string number = std::to_string(i);

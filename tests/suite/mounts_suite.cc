@@ -58,6 +58,10 @@ class OverlayMounts {
  public:
   OverlayMounts(const std::string& root, const SuiteTarget& target)
       : snapshots_(root + "/snapshots/"), appended_(target.mount_options) {
+    if (target.kind == "fuse-overlayfs") {
+      type_ = "fuse3.fuse-overlayfs";
+      return;
+    }
     const StatusOr<bool> userxattr = NeedsUserXattr(root);
     EXPECT_THAT(userxattr, IsOk());
     if (userxattr.ok() && *userxattr) {
@@ -101,10 +105,11 @@ class OverlayMounts {
     }
     options.push_back(lower);
     options.insert(options.end(), appended_.begin(), appended_.end());
-    return {.type = "overlay", .source = "overlay", .options = options};
+    return {.type = type_, .source = "overlay", .options = options};
   }
 
   const std::string snapshots_;
+  std::string type_ = "overlay";
   std::vector<std::string> appended_;
 };
 
@@ -227,13 +232,14 @@ TEST_P(SnapshotterSuite, MappingLabelsGiveTheOwner) {
   if (!overlay()) {
     GTEST_SKIP() << "of overlayfs";
   }
+  const Ownership parents_owner = {.mode = 0755, .uid = 1000, .gid = 1000};
   const std::string uid(kUidMapping);
   const std::string gid(kGidMapping);
   const std::vector<MappingCase> cases = {
-      {{{uid, "0:100000:65536"}, {gid, "0:200000:65536"}}, {0755, 100000, 200000}},
-      {{{uid, "0:100000:65536"}}, {0755, 100000, 0}},
-      {{{gid, "0:200000:65536"}}, {0755, 0, 200000}},
-      {{{uid, "1:5:10,0:100000:1"}, {gid, "0:0:4294967295"}}, {0755, 100000, 0}},
+      {{{uid, "0:10000:65536"}, {gid, "0:20000:65536"}}, {0755, 10000, 20000}},
+      {{{uid, "0:10000:65536"}}, {0755, 10000, 0}},
+      {{{gid, "0:20000:65536"}}, {0755, 0, 20000}},
+      {{{uid, "1:5:10,0:10000:1"}, {gid, "0:0:4294967295"}}, {0755, 10000, 0}},
   };
   ChangeOwner(OwnDirectory(Prepare("p-tmp")), 1000, 1000);
   Commit("p", "p-tmp");
@@ -241,10 +247,46 @@ TEST_P(SnapshotterSuite, MappingLabelsGiveTheOwner) {
   for (const auto& [labels, owner] : cases) {
     const std::string key = "k" + std::to_string(number++);
     EXPECT_EQ(OwnershipOf(OwnDirectory(Prepare(key, "", labels))), owner) << key;
-    // They win over the parent's owner.
-    EXPECT_EQ(OwnershipOf(OwnDirectory(Prepare(key + "-child", "p", labels))), owner) << key;
+    // They win over the parent's owner, but where the mount maps ids.
+    EXPECT_EQ(OwnershipOf(OwnDirectory(Prepare(key + "-child", "p", labels))),
+              fuse() ? parents_owner : owner)
+        << key;
     EXPECT_EQ(Stat(key).labels, labels);
   }
+}
+
+TEST_P(SnapshotterSuite, MappingLabelsAreOptionsOfFuseOverlayfs) {
+  if (!fuse()) {
+    GTEST_SKIP() << "of fuse-overlayfs";
+  }
+  const OverlayMounts expected(root_, GetParam());
+  const Labels labels = {{std::string(kUidMapping), "0:10000:1000,1000:5000:1"},
+                         {std::string(kGidMapping), "0:20000:65536"}};
+  AddLayer("p");
+  AddLayer("c", "p");
+  for (const auto& mounts : {Prepare("active", "c", labels), View("view", "c", labels)}) {
+    ASSERT_EQ(mounts.size(), 1U);
+    const std::vector<std::string>& options = mounts[0].options;
+    ASSERT_GE(options.size(), 3U);
+    EXPECT_EQ(options[options.size() - 2], "uidmapping=0:10000:1000:1000:5000:1");
+    EXPECT_EQ(options.back(), "gidmapping=0:20000:65536");
+  }
+  const auto bind = Prepare("base", "", labels);
+  EXPECT_THAT(bind, ElementsAre(expected.Bind(OwnDirectory(bind), "rw")));
+}
+
+// What a mapping label says is checked when it comes, but a label can be changed behind that.
+TEST_P(SnapshotterSuite, MappingLabelThatWasSpoiledIsNotPassedOn) {
+  if (!fuse()) {
+    GTEST_SKIP() << "of fuse-overlayfs";
+  }
+  const std::string label(kUidMapping);
+  AddLayer("p");
+  Prepare("active", "p", {{label, "0:10000:65536"}});
+  SnapshotInfo info = Stat("active");
+  info.labels[label] = "0:1:1,allow_root";
+  ASSERT_THAT(sn().Update(call_, info, {}), IsOk());
+  EXPECT_THAT(sn().Mounts(call_, "active"), StatusIs(StatusCode::kInvalidArgument));
 }
 
 TEST_P(SnapshotterSuite, MappingThatLeavesOutContainerRootFails) {

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import signal
 import urllib.parse
 
@@ -19,6 +20,8 @@ NAMESPACE = "default"
 
 _CGROUPS = pathlib.Path("/sys/fs/cgroup")
 _SHIM = "containerd-shim"
+# How often a container is started whose shim missed the end of its mount helper.
+_STARTS = 5
 # Without a CRI there is no kubelet to serve, and the other snapshotters would
 # only touch file systems and modules that are none of our business.
 _DISABLED = [
@@ -40,14 +43,26 @@ class _Contained:
 
     The shim writes it to a file and is done before ctr is. ctr itself may lose
     the last lines: task.Delete closes its pipes before they are read empty.
+
+    A shim that mounts by a helper (fuse3.*) tries ten times to learn how the
+    helper ended, while another thread of it waits for every child, and may
+    give up. Then forget() takes away what there is of the container, and
+    begin() tries again.
     """
 
-    def __init__(self, command, output):
-        self._command = command
+    def __init__(self, begin, output, forget=None):
+        self._begin = begin
+        self._command = begin()
         self._output = output
+        self._forget = forget
 
     def finish(self):
         result = self._command.finish()
+        for _ in range(_STARTS if self._forget else 0):
+            if result.ok or "failed with ECHILD" not in result.err:
+                break
+            self._forget()
+            result = self._begin().finish()
         with contextlib.suppress(FileNotFoundError):
             result.out += self._output.read_text(errors="replace")
         return result
@@ -188,6 +203,9 @@ disabled_plugins = {json.dumps(_DISABLED)}
         target = pathlib.Path(target)
         target.mkdir()
         command = self.snapshots("mounts", target, key, **options).out.strip()
+        # mount(8) would leave the helper's name in front of the type, which is not how containerd
+        # calls helpers.
+        command = re.sub(r"^mount -t (fuse3?)\.(\S+) (.*)$", r"mount.\1 \3 -t \2", command)
         process.run(["/bin/sh", "-euc", command])
         try:
             yield target
@@ -206,7 +224,8 @@ disabled_plugins = {json.dumps(_DISABLED)}
             ["run", "--snapshotter", snapshotter or self.server.name,
              "--cgroup", f"/{self._cgroup}/{namespace}/{identity}",
              "--runc-root", self._state / "runc", *flags],
-            [image, identity, *command], namespace)
+            [image, identity, *command], namespace,
+            lambda: self._forget_container(identity, namespace))
 
     def run(self, image, identity, *command, check=True, **options):
         """`ctr run`, to the command's end. out: what it said on stdout and stderr."""
@@ -223,11 +242,15 @@ disabled_plugins = {json.dumps(_DISABLED)}
                                         [identity, "/bin/sh", "-euc", script], namespace)
         return self._checked(command.finish()).out
 
-    def _begin_contained(self, flags, arguments, namespace):
+    def _forget_container(self, identity, namespace):
+        self.ctr("containers", "rm", identity, namespace=namespace, check=False)
+
+    def _begin_contained(self, flags, arguments, namespace, forget=None):
         output = self._output / process.token()
         log = "file://" + urllib.parse.quote(str(output))
-        command = self.begin(*flags, "--log-uri", log, *arguments, namespace=namespace)
-        return _Contained(command, output)
+        return _Contained(
+            lambda: self.begin(*flags, "--log-uri", log, *arguments, namespace=namespace),
+            output, forget)
 
     # What close() does when asking is not enough.
 

@@ -27,12 +27,20 @@ def build_directory():
     return pathlib.Path(os.environ.get("STRATA_BUILD", CHECKOUT / "build")).resolve()
 
 
-def binary(kind):
-    """The server binary of a kind; an error that says how to get it if it is missing."""
-    path = build_directory() / "services" / f"strata-{kind}"
+def _executable(path):
     if not os.access(path, os.X_OK):
         raise process.CommandError(f"no {path}: build it with ./dev build, or set STRATA_BUILD")
     return path
+
+
+def binary(kind):
+    """The server binary of a kind; an error that says how to get it if it is missing."""
+    return _executable(build_directory() / "services" / f"strata-{kind}")
+
+
+def keeper():
+    """strata-keeper; an error as of binary()."""
+    return _executable(build_directory() / "services" / "strata-keeper")
 
 
 def check_socket_path(path):
@@ -63,14 +71,17 @@ def speaks_http2(path):
 class Server:
     """strata-<kind> with everything it owns below one directory."""
 
-    def __init__(self, kind, directory, extra_args=()):
+    def __init__(self, kind, directory, extra_args=(), program=None, wrapper=(), root=None):
+        """program: another binary than the one that was built. wrapper: what runs it."""
         directory = pathlib.Path(directory)
         self.kind = kind
         self.name = f"strata-{kind}"
-        self.root = directory / "root"
+        self.root = pathlib.Path(root or directory / "root")
         self.socket = check_socket_path(directory / "s.sock")
-        argv = [binary(kind), "--root", self.root, "--socket", self.socket, *_FLAGS, *extra_args]
-        self._child = process.Child(argv, directory / f"{self.name}.log")
+        self.log = directory / f"{self.name}.log"
+        argv = [*wrapper, program or binary(kind), "--root", self.root, "--socket", self.socket,
+                *_FLAGS, *extra_args]
+        self._child = process.Child(argv, self.log)
 
     @property
     def pid(self):
@@ -92,6 +103,13 @@ class Server:
 
     def kill(self):
         self._child.kill()
+
+    def end(self):
+        """Whatever runs, ends; what it has left mounted stays."""
+        self.kill()
+
+    def after_unmount(self):
+        """To be called when nothing is mounted any more."""
 
     def restart(self, end="stop"):
         """Ends the server by stop or by kill, and starts it again on the same root."""

@@ -41,6 +41,7 @@ struct NamedCall {
 };
 
 constexpr std::array kCalls = {
+    NamedCall{"fanotify_init", SYS_fanotify_init},
     NamedCall{"fsopen", SYS_fsopen},
     NamedCall{"move_mount", SYS_move_mount},
     NamedCall{"open_tree", SYS_open_tree},

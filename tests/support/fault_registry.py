@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -82,6 +83,7 @@ class Rule:
     covers: only answers whose body has this byte of the blob.
     times: how often; None: until it is removed.
     after: so many matching requests are let pass first.
+    chance: that it is taken for a request that matches.
     status, headers, body: answered instead. body is sent with `status`, by default 200.
     delay: seconds before anything is answered. hang: nothing ever is.
     cut_after: the connection is cut behind so many bytes of the body.
@@ -108,6 +110,7 @@ class Rule:
     short: int = 0
     claim_size: typing.Optional[int] = None
     ranges: str = ""
+    chance: float = 1
     hits: int = 0
 
     def matches(self, request, spans):
@@ -117,6 +120,8 @@ class Rule:
         if self.digest and request.digest != self.digest:
             return False
         if self.times is not None and self.hits >= self.times + self.after:
+            return False
+        if self.chance < 1 and random.random() >= self.chance:
             return False
         return self.covers is None or any(begin <= self.covers < begin + length
                                           for begin, length in spans or ())

@@ -7,11 +7,14 @@ import os
 import pathlib
 import subprocess
 
-from support import daemon, fault_registry, mounts, oci_layout, process
+from support import daemon, fault_registry, kept_server, mounts, oci_layout, process
 
 CRI = "containerd.io/snapshot/cri."
 STARGZ = "containerd.io/snapshot/remote/stargz."
 TARGET = "containerd.io/snapshot.ref"
+# How the kernel is shown layers. What "erofs" shows outlives the server, so that somebody has to keep
+# its descriptors: that server runs under strata-keeper. STRATA_PRESENTERS: only these.
+PRESENTERS = os.environ.get("STRATA_PRESENTERS", "fuse erofs").split()
 # A label and its key together, at containerd.
 _LABEL_BYTES_MAX = 4096
 
@@ -93,23 +96,30 @@ def file_system(path):
 class Stack:
     """The server, a registry and a client, in a directory of their own. Nothing is started."""
 
-    def __init__(self, directory, client, config=None, registry=None):
+    def __init__(self, directory, client, config=None, registry=None, presenter="fuse", kept=None,
+                 **options):
         """config: keys of the configuration file and their values; tables as "table.key".
 
-        registry: one that is somebody else's to start and to close.
+        registry: one that is somebody else's to start and to close. presenter: of PRESENTERS.
+        kept: whether the server runs under strata-keeper; by default where the presenter needs it.
+        options: the server's.
         """
         self.directory = pathlib.Path(directory)
+        self.presenter = presenter
         self._program = client
         self._config = self.directory / "stargz.toml"
         self.configure(**(config or {}))
-        self.server = daemon.Server("stargz", directory, [
-            "--log-format", "json", "--config", self._config])
+        kept = presenter == "erofs" if kept is None else kept
+        kind = kept_server.KeptServer if kept else daemon.Server
+        self.server = kind("stargz", directory, ["--log-format", "json", "--config", self._config],
+                           **options)
         self._own_registry = registry is None
         self.registry = registry or fault_registry.FaultRegistry()
         self.client = None
 
     def configure(self, **keys):
         """Writes the configuration file; the server reads it when it starts."""
+        keys = {"presenter": self.presenter, **keys}
         self._config.write_text("".join(f"{key} = {json.dumps(value)}\n"
                                         for key, value in keys.items()))
 
@@ -121,6 +131,25 @@ class Stack:
 
     def start_server(self):
         self.server.start()
+        self.client = SnapshotClient(self._program, self.server.socket)
+
+    # Where the server is not in our mount namespace, these are others.
+
+    def run(self, argv, check=True):
+        """Runs a command where the server mounts."""
+        return process.run(argv, check=check)
+
+    def outside(self, path):
+        """How we find a path of the server's."""
+        return pathlib.Path(path)
+
+    def new_place(self):
+        """A path of the server's for a directory that may be made, and mounted on."""
+        return self.directory / f"place-{process.token()}"
+
+    def reconnect(self):
+        """After the server was replaced by another process."""
+        self.client.close()
         self.client = SnapshotClient(self._program, self.server.socket)
 
     def stop_server(self, end="stop"):
@@ -138,11 +167,12 @@ class Stack:
             if self.server.running:
                 self.stop_server()
         finally:
-            self.server.kill()
+            self.server.end()
             if self._own_registry:
                 self.registry.close()
             # The layers stay shown when the server ends: containers may be on them.
             mounts.unmount_all(self.server.root)
+            self.server.after_unmount()
 
     @property
     def log(self):
@@ -175,14 +205,31 @@ class Stack:
             parent = layout.chain_ids[index]
         return parent
 
+    def row(self, path):
+        """What the control API says of the layer that is shown there."""
+        number = int(pathlib.Path(path).name)
+        (found,) = [row for row in self.client.layers() if row["number"] == number]
+        return found
+
+    def assert_shown(self, path):
+        """The layer is shown as this stack is to show layers."""
+        assert file_system(path).startswith(self.presenter), file_system(path)
+        assert self.row(path)["presenter"] == self.presenter, self.row(path)
+
+    def assert_kernel_asked(self):
+        """Whether the kernel has read layers by itself, and has asked for what was missing."""
+        if self.presenter == "erofs":
+            counters = self.client.counters()
+            assert counters["erofs.events"] > 0 and counters["erofs.waited"] > 0, counters
+
     def image_file(self, path):
         return self.server.root / "layers" / pathlib.Path(path).name / "image"
 
 
 @contextlib.contextmanager
-def new_stack(client, config=None, registry=None):
+def new_stack(client, config=None, registry=None, **options):
     with mounts.scratch_directory() as directory:
-        stack = Stack(directory, client, config, registry)
+        stack = Stack(directory, client, config, registry, **options)
         try:
             yield stack
         finally:

@@ -4,9 +4,12 @@
 import contextlib
 import ctypes
 import os
+import pathlib
 import re
 import shutil
 import tempfile
+
+from support import process
 
 _MNT_DETACH = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -42,6 +45,29 @@ def remove_tree(directory):
     unmount_all(directory)
     assert_no_mounts(directory)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def mounted(directory, *arguments):
+    """mount(8) with the arguments, on a directory that is made; it ends with whatever is in it."""
+    pathlib.Path(directory).mkdir(parents=True, exist_ok=True)
+    process.run(["mount", *arguments, directory])
+    try:
+        yield pathlib.Path(directory)
+    finally:
+        unmount_all(directory)
+
+
+@contextlib.contextmanager
+def loop_disk(kind, size_mib):
+    """A file system of that kind and size of its own."""
+    with scratch_directory() as directory:
+        image = pathlib.Path(directory) / "disk"
+        with open(image, "wb") as file:
+            file.truncate(size_mib << 20)
+        process.run([f"mkfs.{kind}", "-q", image])
+        with mounted(pathlib.Path(directory) / "mnt", "-t", kind, "-o", "loop", image) as mounted_at:
+            yield mounted_at
 
 
 @contextlib.contextmanager

@@ -229,6 +229,11 @@ class Child:
             signal_group(self._process, signal.SIGKILL)
         self._forget()
 
+    def collect(self):
+        """Waits for a child that is dying already."""
+        self._process.wait(LIMIT_SECONDS)
+        return self._forget()
+
     def tail(self):
         return tail(self.log)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured: each case runs one side once and returns {name of a figure: number}.
 
-A side is a name in Bench.sides; "full" is containerd's own overlayfs snapshotter, which pulls
-whole images. Each run has a node of its own, whose caches are cold.
+"strata" and "fuse" are strata-stargz, the latter with its FUSE presenter whatever the former has;
+"peer" is stargz-snapshotter; "full" is containerd's own overlayfs snapshotter, which pulls whole
+images. Each run has a node of its own, whose caches are cold.
 """
 
 import contextlib
@@ -35,12 +36,13 @@ PERSIST_SECONDS = 5
 class Bench:
     """What all runs share: the registry, the images and the programs of the sides."""
 
-    def __init__(self, registry, made, peer, strata, prepare):
+    def __init__(self, registry, made, peer, strata, prepare, presenter):
         self.registry = registry
         self.images = made
         self._peer = peer
         self._strata = strata
         self._prepare = prepare
+        self._presenters = {"strata": presenter, "fuse": "fuse"}
 
     def node(self, side, directory, background=True):
         """background: whether the side may fetch what nobody has asked for yet."""
@@ -51,9 +53,10 @@ class Bench:
         else:
             config = os.path.join(directory, "strata.toml")
             with open(config, "w", encoding="ascii") as file:
-                file.write(f"no_background_fetch = {'false' if background else 'true'}\n")
+                file.write(f'presenter = "{self._presenters[side]}"\n'
+                           f"no_background_fetch = {'false' if background else 'true'}\n")
             argv = [self._strata, "--config", config, "--anchor-dir", ""]
-        return node(side, argv, self.registry)
+        return node(side, argv, self.registry, kept=side in self._presenters)
 
     def cool(self, image, delay_ms, rate=0):
         """The last step before the clock runs. The registry is remote: its files stay warm."""

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import time
 
-from support import daemon, mounts, process
+from support import daemon, kept_server, mounts, process
 from support.containerd import Containerd
 
 # What has to be on the machine anyway: cold or not, it says nothing about a snapshotter.
 _TOOLS = ["containerd", "containerd-shim-runc-v2", "ctr", "ctr-remote", "runc", "sh", "find", "dd"]
 _START_POLL_SECONDS = 0.001
+# After the last byte was sent, for what a side does with it.
+_SETTLE_SECONDS = 5
 
 
 class BenchError(Exception):
@@ -52,13 +54,16 @@ class Snapshotter:
         """Starts it, and returns how many seconds it took until it answered."""
         begin = time.monotonic()
         self._child.start()
+        self._wait_answers(begin)
+        return time.monotonic() - begin
+
+    def _wait_answers(self, begin):
         while not self._answers():
             if not self._child.running:
                 raise BenchError(f"{self.name} ended at once\n{self.tail()}")
             if time.monotonic() > begin + process.LIMIT_SECONDS:
                 raise BenchError(f"{self.name} does not answer\n{self.tail()}")
             time.sleep(_START_POLL_SECONDS)
-        return time.monotonic() - begin
 
     def _answers(self):
         with contextlib.suppress(socket.timeout):
@@ -69,32 +74,52 @@ class Snapshotter:
     def running(self):
         return self._child.running
 
+    @property
+    def pid(self):
+        return self._child.pid
+
     def stop(self):
         return self._child.stop()
 
     def kill(self):
         self._child.kill()
 
+    def end(self):
+        """Takes all of it down, in whatever state it is. Its mounts are gone."""
+        with contextlib.suppress(AssertionError):
+            self._child.stop()
+        self._child.kill()
+
+    def wait_complete(self):
+        """Waits until what is fetched counts as there for good."""
+        time.sleep(_SETTLE_SECONDS)
+
     def tail(self):
         return self._child.tail()
 
     def memory(self):
         """KiB by name: VmRSS, RssAnon, VmHWM."""
-        status = pathlib.Path("/proc", str(self._child.pid), "status").read_text()
+        status = pathlib.Path("/proc", str(self.pid), "status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         return {name: int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon", "VmHWM")}
+
+    def set_realtime(self):
+        """Gives all its threads, and those that they start, the priority of a real-time process."""
+        for task in pathlib.Path("/proc", str(self.pid), "task").iterdir():
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(1))
 
     def wakeups(self):
         """How often its threads have gone to sleep: a request to it is at least one more."""
         count = 0
-        for status in pathlib.Path("/proc", str(self._child.pid), "task").glob("*/status"):
+        for status in pathlib.Path("/proc", str(self.pid), "task").glob("*/status"):
             with contextlib.suppress(FileNotFoundError):
                 fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
                 count += int(fields["voluntary_ctxt_switches"])
         return count
 
     def cpu_seconds(self):
-        stat = pathlib.Path("/proc", str(self._child.pid), "stat").read_text()
+        stat = pathlib.Path("/proc", str(self.pid), "stat").read_text()
         # The name in parentheses may hold anything; the fields are counted from behind it.
         after_name = stat.rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
@@ -111,6 +136,51 @@ class Snapshotter:
                 allocated += status.st_blocks * 512
                 files += 1
         return allocated, files
+
+
+class KeptSnapshotter(Snapshotter):
+    """A daemon under strata-keeper, which starts it again when it dies."""
+
+    def __init__(self, name, argv, directory):
+        super().__init__(name, [daemon.keeper(), "--", *argv], directory)
+        self._dead = None
+
+    @property
+    def pid(self):
+        found = kept_server.children_of(self._child.pid)
+        return found[0] if found else None
+
+    def _answers(self):
+        return self.pid not in (None, self._dead) and super()._answers()
+
+    def start(self):
+        if not self._child.running:
+            return super().start()
+        begin = time.monotonic()
+        self._wait_answers(begin)
+        return time.monotonic() - begin
+
+    def kill(self):
+        self._dead = self.pid
+        kept_server.kill(self._dead)
+
+    def end(self):
+        left = kept_server.children_of(self._child.pid) if self.running else []
+        super().end()
+        for pid in left:
+            kept_server.kill(pid)
+        kept_server.end_holder(self.root)
+
+    def wait_complete(self):
+        """Waits until the kernel asks about no layer any more."""
+        def marks():
+            found = 0
+            for info in pathlib.Path("/proc", str(self.pid), "fdinfo").iterdir():
+                with contextlib.suppress(OSError):
+                    found += info.read_text().count("fanotify ino:")
+            return found
+
+        process.wait_until("all layers are complete", lambda: not marks(), self.tail)
 
 
 class _Containerd(Containerd):
@@ -205,11 +275,15 @@ class Node:
 
 
 @contextlib.contextmanager
-def node(side, argv, registry):
-    """A Node, gone afterwards whatever happened. argv: of the daemon; None: there is none."""
+def node(side, argv, registry, kept=False):
+    """A Node, gone afterwards whatever happened.
+
+    argv: of the daemon; None: there is none. kept: it runs under strata-keeper.
+    """
     with mounts.scratch_directory("strata-bench-") as directory:
         directory = pathlib.Path(directory)
-        snapshotter = Snapshotter(side, argv, directory) if argv else None
+        kind = KeptSnapshotter if kept else Snapshotter
+        snapshotter = kind(side, argv, directory) if argv else None
         containerd = _Containerd(directory, snapshotter or _Nobody(directory))
         try:
             if snapshotter:
@@ -231,9 +305,7 @@ def node(side, argv, registry):
 def _end(snapshotter):
     # What it has mounted would keep it waiting, if it is one that waits.
     mounts.unmount_all(snapshotter.root)
-    with contextlib.suppress(AssertionError):
-        snapshotter.stop()
-    snapshotter.kill()
+    snapshotter.end()
 
 
 def digest_of_tree(top):

@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,11 +23,14 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1]), str(HERE.parent)]
 
 import cases  # noqa: E402
 import images  # noqa: E402
+import local  # noqa: E402
 from machine import machine  # noqa: E402
 from node import BenchError  # noqa: E402
+from results import Results, number, ratio  # noqa: E402
 from support.fault_registry import FaultRegistry  # noqa: E402
 
 LAZY = ["peer", "strata"]
+FUSE = "fuse"
 DELAYS_MS = [0, 5, 20, 50]
 FILES_MOST = 6
 
@@ -44,46 +46,6 @@ def stop_on_signal(number, _frame):
     raise SystemExit(128 + number)
 
 
-class Results:
-    """The figures of all runs, by (case, side, variant)."""
-
-    def __init__(self):
-        self.runs = []
-        self.lines = []
-        self.verdicts = []
-
-    def add(self, case, side, variant, figures):
-        self.runs.append({"case": case, "side": side, "variant": variant} | figures)
-
-    def has(self, case, side, variant):
-        return any(True for _ in self._of(case, side, variant))
-
-    def _of(self, case, side, variant):
-        return (run for run in self.runs
-                if (run["case"], run["side"], run["variant"]) == (case, side, variant))
-
-    def median(self, case, side, variant, name):
-        values = [run[name] for run in self._of(case, side, variant) if name in run]
-        return statistics.median(values) if values else None
-
-    def judge(self, what, value, limit, most=True, digits=2):
-        """Notes a verdict; nothing if it was not measured."""
-        if value is None:
-            return
-        held = value <= limit if most else value >= limit
-        self.verdicts.append({"what": what, "value": value, "limit": limit, "most": most,
-                              "held": held, "text": f"{'held  ' if held else 'MISSED'} {what}: "
-                              f"{value:.{digits}f}, wanted {'<=' if most else '>='} {limit}"})
-
-
-def ratio(one, other):
-    return None if one is None or not other else one / other
-
-
-def number(value, digits=2):
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 # Each case: how a round of it is measured, and what is said about it.
 
 class FirstOutput:
@@ -94,14 +56,20 @@ class FirstOutput:
     def steps(arguments):
         return [(side, delay, lambda bench, place, s=side, d=delay:
                  cases.first_output(bench, s, d, place))
-                for delay in arguments.delays for side in ("full", *arguments.sides)]
+                for delay in arguments.delays for side in FirstOutput.sides(arguments)]
+
+    @staticmethod
+    def sides(arguments):
+        """With our other presenter, where it is another one."""
+        other = [FUSE] if "strata" in arguments.sides and arguments.presenter != FUSE else []
+        return ["full", *arguments.sides, *other]
 
     def report(self, results, arguments):
         print("\npull to first output of python3 -c 'import numpy' in a container, seconds "
               "(of that the pull; MiB fetched by then)")
         for delay in arguments.delays:
             cells = []
-            for side in ("full", *arguments.sides):
+            for side in self.sides(arguments):
                 seconds, pull, fetched = (results.median(self.name, side, delay, key) for key in
                                           ("seconds", "pull_seconds", "fetched_bytes"))
                 cells.append(f"{side} {number(seconds)} ({number(pull)}; "
@@ -111,7 +79,10 @@ class FirstOutput:
                 results.judge(f"first output at {delay} ms, strata/peer", ratio(
                     results.median(self.name, "strata", delay, "seconds"),
                     results.median(self.name, "peer", delay, "seconds")), self.targets[delay])
-        for side in arguments.sides:
+            results.judge(f"first output at {delay} ms, strata/fuse", ratio(
+                results.median(self.name, "strata", delay, "seconds"),
+                results.median(self.name, FUSE, delay, "seconds")), 1.0)
+        for side in self.sides(arguments)[1:]:
             values = [results.median(self.name, side, arguments.delays[0], key)
                       for key in ("rss_anon_kib", "rss_kib", "peak_rss_kib")]
             print(f"  {side}, when all is quiet: RssAnon {number(ratio(values[0], 1024), 1)} MiB, "
@@ -124,6 +95,10 @@ class FirstOutput:
 
 class Everything:
     name = "everything"
+
+    @staticmethod
+    def target(arguments):
+        return 1.0 if arguments.presenter == FUSE else 0.8
 
     @staticmethod
     def steps(arguments):
@@ -143,7 +118,7 @@ class Everything:
             print(f"  {delay:3} ms  " + "   ".join(cells))
             results.judge(f"pull and all of /usr at {delay} ms, strata/full", ratio(
                 results.median(self.name, "strata", delay, "seconds"),
-                results.median(self.name, "full", delay, "seconds")), 1.0)
+                results.median(self.name, "full", delay, "seconds")), self.target(arguments))
         if len({run["digest"] for run in results.runs if run["case"] == self.name}) > 1:
             raise BenchError("the sides read different files")
 
@@ -267,7 +242,8 @@ class Metadata:
                 for side in ("ext4", *arguments.sides)))
         results.judge("warm walk over a layer, strata/ext4", ratio(
             results.median(self.name, "strata", "", "walk_layer_seconds"),
-            results.median(self.name, "ext4", "", "walk_layer_seconds")), 1.6)
+            results.median(self.name, "ext4", "", "walk_layer_seconds")),
+            1.6 if arguments.presenter == FUSE else 1.1)
         print("repeated calls, microseconds (wakeups of the daemon per call)")
         for title in ("layer", "overlay"):
             for call in self.calls:
@@ -326,7 +302,7 @@ class Restart:
 
 
 CASES = [FirstOutput(), Everything(), Sequential(), RandomReads(), Resolve(), Metadata(), Memory(),
-         Restart()]
+         Restart(), *local.CASES]
 
 
 def measure(arguments, bench, results):
@@ -355,6 +331,8 @@ def parse_arguments():
     parser.add_argument("--only", metavar="CASE,...", default="",
                         help="of " + ", ".join(case.name for case in CASES))
     parser.add_argument("--sides", metavar="SIDE,...", default=",".join(LAZY))
+    parser.add_argument("--presenter", choices=["erofs", FUSE], default="erofs",
+                        help="of strata: how it shows layers that are not complete")
     parser.add_argument("--rounds", type=int, help="default 5; 1 with --quick")
     parser.add_argument("--delays", metavar="MS,...", help="default 0,5,20,50; 0,20 with --quick")
     parser.add_argument("--direct", action="store_true",
@@ -394,6 +372,7 @@ def main():
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(each, stop_on_signal)
     results = Results()
+    interrupted = None
     try:
         made = images.make(progress)
         with FaultRegistry() as registry:
@@ -402,14 +381,18 @@ def main():
             registry.auth = registry.redirect = not arguments.direct
             registry.signed = "amz"
             bench = cases.Bench(registry, made, arguments.peer, arguments.strata,
-                                arguments.prepare)
+                                arguments.prepare, arguments.presenter)
             measure(arguments, bench, results)
     except (BenchError, AssertionError, subprocess.SubprocessError) as error:
         progress(f"run.py: {error}")
         return 2
+    except SystemExit as signalled:
+        # What has been measured is worth a look all the same.
+        interrupted = signalled.code
     host = machine(tempfile.gettempdir())
     print(f"{host['cpu']}, {host['cores']} cores, Linux {host['kernel']}, {host['filesystem']}; "
-          f"medians of {arguments.rounds}; registry "
+          f"medians of {arguments.rounds}; "
+          f"presenter {arguments.presenter}; registry "
           + ("direct" if arguments.direct else "with tokens and redirects"))
     for case in arguments.cases:
         case.report(results, arguments)
@@ -421,9 +404,12 @@ def main():
         print(f"{len(results.verdicts) - len(missed)} held, {len(missed)} missed")
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as out:
-            json.dump({"machine": host, "rounds": arguments.rounds, "runs": results.runs,
+            json.dump({"machine": host, "rounds": arguments.rounds,
+                       "presenter": arguments.presenter, "runs": results.runs,
                        "verdicts": results.verdicts}, out, indent=1)
             out.write("\n")
+    if interrupted is not None:
+        return interrupted
     return 1 if arguments.check and missed else 0
 
 
