@@ -132,9 +132,9 @@ def live_through(stack, kills, behave, generator):
         stack.reconnect()
         missing = sum(row["chunks"] - row["present_chunks"] for row in scene.rows())
         crowd.wait_progress()
+        crowd.wait("they have read in all ways", lambda said: said["maps"] and said["execs"])
         said = crowd.finish()
         readers.assert_nothing_noticed(said)
-        assert said["maps"] and said["execs"], said
         assert missing, "nothing was missing any more: the test was about nothing"
         stack.registry.behave()
         scene.assert_whole()
@@ -358,10 +358,12 @@ def test_start_with_many_layers_and_no_registry(program, presenter, say):
         stack.registry.stop()
         crowd = scenes[0].start_readers(count=LAYERS_OF_AN_IMAGE)
         crowd.wait_blocked(LAYERS_OF_AN_IMAGE)
-        begun = time.monotonic()
-        stack.server.kill()
-        stack.server.wait_serving()
-        seconds = time.monotonic() - begun
+        # The first finds no page of anything in memory, which is not what a kill is like.
+        for _ in range(2):
+            begun = time.monotonic()
+            stack.server.kill()
+            stack.server.wait_serving()
+            seconds = time.monotonic() - begun
         own = [row["start_ms"] for row in stack.log if row.get("msg") == "serving"][-1]
         say(f"{presenter}: {IMAGES * LAYERS_OF_AN_IMAGE} layers, {LAYERS_OF_AN_IMAGE} incomplete, no "
             f"registry: serving after {own} ms, {seconds * 1000:.0f} ms after the kill")
