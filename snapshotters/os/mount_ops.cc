@@ -258,7 +258,7 @@ class OverlayContext {
   Status SetOption(const std::string& option);
   Status SetPath(const char* key, const std::string& path);
   Status Set(unsigned command, const char* key, const void* value, int aux);
-  Status Explain(int error, std::string_view step) const;
+  [[nodiscard]] Status Explain(int error, std::string_view step) const;
 
   const Request& request_;
   UniqueFd context_;
@@ -509,7 +509,11 @@ Status MountAll(std::span<const Mount> mounts, const std::string& target) {
     }
     while (i-- > 0) {
       const std::string& below = mounts[i].target;
-      const std::string made = below.empty() ? target : target + "/" + below;
+      std::string made = target;
+      if (!below.empty()) {
+        made += "/";
+        made += below;
+      }
       (void)Unmount(made, /*lazy=*/true);  // the first error is the one to report
     }
     return status;

@@ -255,7 +255,7 @@ TEST_P(SnapshotterSuite, MappingLabelsGiveTheOwner) {
   }
 }
 
-TEST_P(SnapshotterSuite, MappingLabelsAreOptionsOfFuseOverlayfs) {
+TEST_P(SnapshotterSuite, FuseOverlayfsMappingLabelsAreOptions) {
   if (!fuse()) {
     GTEST_SKIP() << "of fuse-overlayfs";
   }
@@ -276,7 +276,7 @@ TEST_P(SnapshotterSuite, MappingLabelsAreOptionsOfFuseOverlayfs) {
 }
 
 // What a mapping label says is checked when it comes, but a label can be changed behind that.
-TEST_P(SnapshotterSuite, MappingLabelThatWasSpoiledIsNotPassedOn) {
+TEST_P(SnapshotterSuite, FuseOverlayfsSpoiledMappingLabelIsNotPassedOn) {
   if (!fuse()) {
     GTEST_SKIP() << "of fuse-overlayfs";
   }

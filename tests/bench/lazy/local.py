@@ -28,9 +28,9 @@ BUSY_READS = 500
 WARM_READS = 5
 COLD_READS = 3
 # What is read of the big file, and what is fetched of it in the layer that stays incomplete: more,
-# so that nobody's read-ahead meets the end of it.
+# so that no read-ahead of the kernel meets the end of it, and not so much that ours completes it.
 MEASURED_BYTES = images.BIG_BYTES // 2
-PRESENT_BYTES = images.BIG_BYTES // 4 * 3
+PRESENT_BYTES = images.BIG_BYTES // 8 * 5
 
 
 def _median(values):

@@ -35,7 +35,9 @@ using ::testing::HasSubstr;
 // PATH for the time of a test.
 class ScopedPath {
  public:
-  explicit ScopedPath(const std::string& path) : old_(::getenv("PATH")) {
+  explicit ScopedPath(const std::string& path) {
+    const char* old = ::getenv("PATH");
+    old_ = old == nullptr ? "" : old;
     EXPECT_EQ(::setenv("PATH", path.c_str(), 1), 0);
   }
   ~ScopedPath() { (void)::setenv("PATH", old_.c_str(), 1); }
