@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -33,6 +34,9 @@ namespace {
 
 constexpr std::string_view kMarkerName = "strata-root";
 constexpr std::string_view kLockName = "lock";
+// What is in a root besides the marker, and what a new file system has by itself (FORMAT.md).
+constexpr std::array<std::string_view, 8> kOwnNames = {
+    kLockName, "formats", "holder.sock", "lost+found", "metadata", "reserve", "snapshots", "trash"};
 constexpr size_t kMarkerLimit = 4096;
 constexpr mode_t kFolderMode = 0700;
 // Free space and inodes below which a fresh root is refused: the metadata store's first pages.
@@ -286,10 +290,9 @@ Status StateRoot::ReadOrPlanMarker() {
   STRATA_RETURN_IF_ERROR(CheckAnchor());
   STRATA_ASSIGN_OR_RETURN(const std::vector<std::string> entries, DirectoryEntries(fd_.get()));
   for (const std::string& name : entries) {
-    // What a start that did not come to its end has left. A new ext4 has a lost+found.
-    if (name != kLockName && name != "lost+found" && name != "metadata" && name != "snapshots" &&
-        name != "trash" && !name.starts_with(kProbePrefix) &&
-        name != std::string(kMarkerName) + ".new" &&
+    // What a start that did not come to its end has left.
+    if (std::find(kOwnNames.begin(), kOwnNames.end(), name) == kOwnNames.end() &&
+        !name.starts_with(kProbePrefix) && name != std::string(kMarkerName) + ".new" &&
         std::find(kind_folders_.begin(), kind_folders_.end(), name) == kind_folders_.end()) {
       return Refuse(path_, "is not empty and has no marker of strata (found '" + name +
                                "'): choose an empty folder");
