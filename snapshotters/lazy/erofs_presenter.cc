@@ -163,7 +163,7 @@ class EventPresenter final : public ErofsPresenter {
     }
     const LayerImage& image = layer->image();
     STRATA_ASSIGN_OR_RETURN(const bool is_new, events_->Add(layer));
-    Status status = is_new ? Guard(image) : OkStatus();
+    Status status = is_new ? Guard(image) : MakeRoom(image);
     if (status.ok()) {
       status = MountErofsImage(options_.layers_directory + "/" + std::to_string(image.number()) +
                                    "/" + std::string(LayerImage::kImageName),
@@ -252,7 +252,14 @@ class EventPresenter final : public ErofsPresenter {
   // What has to be before the kernel may read the image.
   Status Guard(const LayerImage& image) {
     STRATA_RETURN_IF_ERROR(events_->group().Mark(image.image_fd()));
-    return reserve_.Reserve(image.number(), image.AbsentBytes());
+    return MakeRoom(image);
+  }
+
+  // Unless there is room already.
+  Status MakeRoom(const LayerImage& image) {
+    return reserve_.reserved(image.number()) > 0
+               ? OkStatus()
+               : reserve_.Reserve(image.number(), image.AbsentBytes());
   }
 
   bool Release(const LayerImage& image) {

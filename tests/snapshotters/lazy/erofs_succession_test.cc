@@ -243,10 +243,7 @@ TEST_F(ErofsSuccessionMountTest, AnswersWhatAKilledOneLeft) {
 }
 
 TEST_F(ErofsSuccessionMountTest, EventsOfLayersThatAreNotOpenYetWait) {
-  // Further than the kernel reads ahead: each round has to ask.
-  constexpr uint64_t kApart = 4'000'000;
-  constexpr size_t kBytes = 1'000'000;
-  const auto layer = Make({File("f", 3 * kApart)});
+  const auto layer = Make({File("f", kFileBytes)});
   const std::string content = PatternFile(layer->image(), "f");
   const std::string root = Show(layer);
   presenter_.reset();
