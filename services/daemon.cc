@@ -119,9 +119,10 @@ Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations) {
 
 // Those of the service manager; else our own, which it then keeps where it can, so that clients of
 // a daemon that is being restarted wait instead of being refused.
-StatusOr<std::vector<Listener>> OpenListeners(const std::string& socket, ServiceFdStore& fds) {
+StatusOr<std::vector<Listener>> OpenListeners(std::vector<UniqueFd> passed,
+                                              const std::string& socket, ServiceFdStore& fds) {
   STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners,
-                          Listener::FromServiceManager(fds.TakeSockets(), socket));
+                          Listener::FromServiceManager(std::move(passed), socket));
   if (!listeners.empty()) {
     return listeners;
   }
@@ -150,12 +151,18 @@ StatusOr<int> Serve(const DaemonKind& kind, const DaemonConfig& config, ServiceF
   const auto started = std::chrono::steady_clock::now();
   STRATA_RETURN_IF_ERROR(FaultPoints::ArmFromEnvironment());
   fds.Attach(config.root);
+  std::vector<UniqueFd> sockets = fds.TakeSockets();
+  if (sockets.empty()) {
+    // Before anything is begun in the root.
+    STRATA_RETURN_IF_ERROR(Listener::CheckFree(config.socket));
+  }
   STRATA_ASSIGN_OR_RETURN(const std::unique_ptr<Snapshotter> snapshotter, kind.open(config, fds));
   if (const Status published = PublishFormats(config.root, kind.formats); !published.ok()) {
     LogWarn("another version cannot tell before an upgrade whether it reads this root, ignoring",
             {{"error", std::string(StatusMessage(published))}});
   }
-  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners, OpenListeners(config.socket, fds));
+  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners,
+                          OpenListeners(std::move(sockets), config.socket, fds));
   const std::string where = listeners.front().path();
   WorkerPool mutations({});
   WorkerPool walks({.threads = kWalkThreads});

@@ -41,8 +41,10 @@ StatusOr<UniqueFd> NewSocket() {
   return fd;
 }
 
-// OK when `path` may be taken: nothing there, or a socket on which nobody answers.
-Status CheckFree(const std::string& path) {
+}  // namespace
+
+// OK when there is nothing, or a socket on which nobody answers.
+Status Listener::CheckFree(const std::string& path) {
   struct stat found {};
   if (::lstat(path.c_str(), &found) != 0) {
     return errno == ENOENT ? OkStatus() : ErrnoStatus(errno, "stat socket '" + path + "'");
@@ -98,8 +100,6 @@ bool IsFileOf(int fd, const std::string& path) {
   return file.valid() && ::fstat(file.get(), &bound) == 0 && ::lstat(path.c_str(), &found) == 0 &&
          bound.st_dev == found.st_dev && bound.st_ino == found.st_ino;
 }
-
-}  // namespace
 
 Status Listener::CheckPath(const std::string& path) {
   if (path.empty() || path.front() != '/' || path.back() == '/') {

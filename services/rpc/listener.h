@@ -24,6 +24,9 @@ class Listener {
   // no socket. InvalidArgument: relative, or too long.
   static StatusOr<Listener> Bind(const std::string& path);
 
+  // The FailedPrecondition of Bind, found out without binding.
+  static Status CheckFree(const std::string& path);
+
   // Only what the text of a path tells: the InvalidArgument of Bind.
   static Status CheckPath(const std::string& path);
 
