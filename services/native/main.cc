@@ -1,28 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // strata-native: the native snapshotter as a process.
-#include "services/daemon.h"
+#include "services/directory_daemon.h"
 #include "snapshotters/native/native_snapshotter.h"
 
 int main(int argc, char** argv) {
-  const auto open = [](const strata::DaemonConfig& config, strata::FdStore& /*fds*/) {
-    return strata::NativeSnapshotter::Create({.root = config.root,
-                                              .allow_volatile = config.allow_volatile_root,
-                                              .anchor_dir = config.anchor_dir});
-  };
-  const auto check = [](const strata::DaemonConfig& config) {
-    return strata::StateRoot::Check({.path = config.root,
-                                     .kind = "native",
-                                     .allow_volatile = config.allow_volatile_root,
-                                     .anchor_dir = config.anchor_dir,
-                                     .kind_folders = {}});
-  };
-  return strata::DaemonMain({.name = "native",
-                             .open = open,
-                             .check_root = strata::StateRoot::CheckPath,
-                             .check = check,
-                             .formats = strata::CommonFormats(),
-                             .settings = {},
-                             .control = {}},
-                            argc, argv);
+  return strata::DirectoryDaemonMain<strata::NativeSnapshotter>("native", argc, argv);
 }

@@ -20,14 +20,6 @@ constexpr std::chrono::seconds kLogInterval{1};
 // one takes an event, too.
 constexpr uint32_t kSlotsForOpening = 64;
 
-StatusOr<InodeKey> InodeOf(int fd) {
-  struct stat found {};
-  if (::fstat(fd, &found) != 0) {
-    return ErrnoStatus(errno, "stat the file of an event");
-  }
-  return InodeKey{found.st_dev, found.st_ino};
-}
-
 }  // namespace
 
 // --- taking events

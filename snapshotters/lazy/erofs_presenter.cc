@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -116,14 +115,6 @@ StatusOr<Source> FindSource(const ErofsOptions& options, FdStore& fds) {
   return OldSource(*std::move(group), options, fds);
 }
 
-StatusOr<InodeKey> InodeOf(const LayerImage& image) {
-  struct stat found {};
-  if (::fstat(image.image_fd(), &found) != 0) {
-    return ErrnoStatus(errno, "stat the image of layer " + std::to_string(image.number()));
-  }
-  return InodeKey{found.st_dev, found.st_ino};
-}
-
 void LogLayerError(std::string_view what, uint64_t number, const Status& status) {
   LogError(what,
            {{"layer", std::to_string(number)}, {"error", std::string(StatusMessage(status))}});
@@ -184,7 +175,7 @@ class EventPresenter final : public ErofsPresenter {
 
   bool Resume(const std::shared_ptr<FillLayer>& layer, const FoundMount* top) override {
     const LayerImage& image = layer->image();
-    const StatusOr<InodeKey> inode = InodeOf(image);
+    const StatusOr<InodeKey> inode = InodeOf(image.image_fd());
     if (!inode.ok()) {
       LogLayerError("layer is not resumed", image.number(), inode.status());
       return false;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <sys/fanotify.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -75,6 +76,14 @@ Status CannotMark(int error, int file_fd) {
 }
 
 }  // namespace
+
+StatusOr<InodeKey> InodeOf(int file_fd) {
+  struct stat found {};
+  if (::fstat(file_fd, &found) != 0) {
+    return ErrnoStatus(errno, "stat a file to be known by its inode");
+  }
+  return InodeKey{found.st_dev, found.st_ino};
+}
 
 StatusOr<FanotifyGroup> FanotifyGroup::Create() {
   UniqueFd fd(::fanotify_init(kGroupFlags, kEventFlags));

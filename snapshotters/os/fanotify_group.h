@@ -22,6 +22,8 @@ namespace strata {
 
 // An inode of a file system: st_dev, st_ino (stat(2)).
 using InodeKey = std::pair<dev_t, ino_t>;
+// Of an open file; asking raises no event.
+StatusOr<InodeKey> InodeOf(int file_fd);
 
 class FanotifyGroup {
  public:
