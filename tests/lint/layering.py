@@ -37,7 +37,8 @@ MAY_INCLUDE = {
     CODEC: {BASE, CORE, "protos"},
     "services": {BASE, CORE, OS, REGISTRY, LAZY, CODEC, "protos"} | KINDS,
     # The probe is what the daemon tries at its start.
-    "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos", f"{LAZY}/erofs_probe.h"} | KINDS,
+    "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos", f"{LAZY}/erofs_probe.h",
+               "services/config_value.h"} | KINDS,
 }
 # Includes everything, third-party headers too; nothing includes it.
 TESTS = "tests"
