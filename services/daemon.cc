@@ -31,6 +31,8 @@ constexpr size_t kWalkThreads = 4;
 constexpr size_t kRemoteThreads = 64;
 // How often memory that a burst of calls left is given back.
 constexpr std::chrono::milliseconds kHousekeepingInterval{1000};
+// Until a second holder of descriptors that was killed is noticed.
+constexpr std::chrono::milliseconds kMendInterval{5000};
 
 // A thread's own heap would keep what its burst of calls once needed; two are enough for two cores'
 // worth of contention in gRPC, and memory is one of the things we are measured by.
@@ -86,13 +88,14 @@ int WaitForSignal(std::chrono::milliseconds timeout) {
   return number > 0 ? number : 0;
 }
 
-// Until a stop signal: tells the watchdog that calls are still being worked on, and keeps memory
-// low.
-Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations) {
+// Until a stop signal: tells the watchdog that calls are still being worked on, keeps memory low,
+// and looks after the second holder of descriptors.
+Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations, ServiceFdStore& fds) {
   const std::chrono::milliseconds watchdog = WatchdogInterval();
   const std::chrono::milliseconds interval =
       watchdog.count() > 0 ? std::min(watchdog, kHousekeepingInterval) : kHousekeepingInterval;
   auto last_trim = std::chrono::steady_clock::now();
+  auto last_mend = last_trim;
   while (true) {
     if (const int number = WaitForSignal(interval); number != 0) {
       LogInfo("stopping", {{"signal", number == SIGTERM ? "SIGTERM" : "SIGINT"}});
@@ -113,6 +116,10 @@ Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations) {
         now - last_trim >= kHousekeepingInterval) {
       (void)::malloc_trim(0);  // whether it found something does not matter
       last_trim = now;
+      if (now - last_mend >= kMendInterval) {
+        last_mend = now;
+        fds.Mend();
+      }
     }
   }
 }
@@ -182,7 +189,7 @@ StatusOr<int> Serve(const DaemonKind& kind, const DaemonConfig& config, ServiceF
                       {"socket", where},
                       {"start_ms", std::to_string(took.count())}});
   Notify("READY=1");
-  const Status served = ServeUntilStopped(*snapshotter, mutations);
+  const Status served = ServeUntilStopped(*snapshotter, mutations, fds);
   Notify("STOPPING=1");
   server->Stop(kDrainPatience);
   if (!served.ok()) {

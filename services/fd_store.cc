@@ -287,6 +287,23 @@ void ServiceFdStore::Drop(const std::string& name) {
   }
 }
 
+void ServiceFdStore::Mend() {
+  const Turn turn(*this);
+  const auto kept = std::find_if(manager_.has.begin(), manager_.has.end(), [](const auto& entry) {
+    return entry.first != kSocketName && entry.second.valid();
+  });
+  if (!available_ || kept == manager_.has.end() ||
+      (second_ != nullptr && second_->channel.Barrier(In(kTakePatience)).ok())) {
+    return;
+  }
+  const bool killed = second_ != nullptr;
+  second_.reset();  // KeepWithSecond then gives a new one all that there is
+  TryToKeepWithSecond(kept->first, kept->second.get());
+  if (killed && second_ != nullptr) {
+    LogWarn("the second holder of descriptors was gone, and has been started again");
+  }
+}
+
 Status ServiceFdStore::KeepSocket(int fd) {
   if (!available_) {
     return MakeStatus(StatusCode::kFailedPrecondition, "no service manager keeps descriptors");

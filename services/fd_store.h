@@ -58,6 +58,9 @@ class ServiceFdStore final : public FdStore {
   // warning in the log, once.
   Status Keep(const std::string& name, int fd) override;
   void Drop(const std::string& name) override;
+  // Starts the second holder again if it was killed, with all that it had. Whoever serves calls it
+  // now and then; ends as Keep does.
+  void Mend();
 
  private:
   using Descriptors = std::map<std::string, UniqueFd>;

@@ -540,6 +540,33 @@ TEST_F(SecondHolderTest, ThatHangsIsReplaced) {
   ASSERT_EQ(::kill(stopped, SIGKILL), 0);
 }
 
+TEST_F(SecondHolderTest, ThatWasKilledIsMendedWithAllThatItHad) {
+  const auto store = Store();
+  ASSERT_THAT(store->Keep("journal", Holding("one").get()), IsOk());
+  ASSERT_THAT(store->Keep("fanotify", Holding("two").get()), IsOk());
+  ASSERT_EQ(::kill(PidOfSecond(), SIGKILL), 0);
+
+  store->Mend();
+
+  EXPECT_THAT(KeptBySecond(), ElementsAre("fanotify=two", "journal=one"));
+}
+
+TEST_F(SecondHolderTest, ThatLivesIsNotReplacedByMending) {
+  const auto store = Store();
+  ASSERT_THAT(store->Keep("journal", Holding("one").get()), IsOk());
+  const pid_t holder = PidOfSecond();
+
+  store->Mend();
+
+  EXPECT_EQ(PidOfSecond(), holder);
+  EXPECT_THAT(KeptBySecond(), ElementsAre("journal=one"));
+}
+
+TEST_F(SecondHolderTest, IsNotStartedByMendingNothing) {
+  Store()->Mend();
+  EXPECT_THAT(KeptBySecond(), ElementsAre("no holder"));
+}
+
 TEST_F(SecondHolderTest, EndsWithTheLastDescriptor) {
   const auto store = Store();
   ASSERT_THAT(store->Keep("journal", Holding("one").get()), IsOk());
