@@ -72,15 +72,18 @@ def test_root_on_tmpfs(program):
         assert why_not(stack)
 
 
-def test_root_on_overlay_is_refused(program, tmp_path):
-    """No kind of overlay can be there: it says so, and what to do, before anything is made."""
+@pytest.mark.parametrize("kind", ["overlay", "fuse.fuse-overlayfs"])
+def test_root_that_cannot_hold_overlays_is_refused(kind):
+    """No kind of overlay can be there: it says so, and what to do, before anything is made. A FUSE
+    file system is to overlayfs what NFS is: names in it can change without the kernel's doing
+    (d_revalidate), and no such upper directory is taken (fs/overlayfs/super.c)."""
     with contextlib.ExitStack() as cleanup:
         directory = pathlib.Path(cleanup.enter_context(mounts.scratch_directory()))
         for name in ("lower", "upper", "work"):
             (directory / name).mkdir()
         options = f"lowerdir={directory}/lower,upperdir={directory}/upper,workdir={directory}/work"
         merged = cleanup.enter_context(
-            mounts.mounted(directory / "merged", "-t", "overlay", "-o", options, "overlay"))
+            mounts.mounted(directory / "merged", "-t", kind, "-o", options, "overlay"))
         server = daemon.Server("stargz", directory, root=merged / "root")
         cleanup.callback(server.end)
         with pytest.raises(process.CommandError) as failed:
