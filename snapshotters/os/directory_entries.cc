@@ -11,32 +11,41 @@
 namespace strata {
 namespace {
 
-constexpr size_t kReadBytes = size_t{32} * 1024;
+// Some 2,000 entries, so that a call more or less does not matter.
+constexpr size_t kReadBytes = size_t{64} * 1024;
 
 }  // namespace
 
-// What operator new gives is aligned for any dirent64.
-EntryReader::EntryReader(int dirfd)
-    : dirfd_(dirfd), buffer_(std::make_unique_for_overwrite<char[]>(kReadBytes)) {}
-
-const dirent64* EntryReader::Next() {
-  while (true) {
-    if (offset_ == size_) {
-      offset_ = 0;
-      size_ = ::getdents64(dirfd_, buffer_.get(), kReadBytes);
-      if (size_ <= 0) {
-        error_ = size_ < 0 ? errno : 0;
-        size_ = 0;
-        return nullptr;
-      }
-    }
-    const auto* entry = reinterpret_cast<const dirent64*>(buffer_.get() + offset_);
-    offset_ += entry->d_reclen;
+bool EntryBatch::Read(int dirfd) {
+  entries_.clear();
+  if (buffer_ == nullptr) {
+    // What operator new gives is aligned for any dirent64.
+    buffer_ = std::make_unique_for_overwrite<char[]>(kReadBytes);
+  }
+  const ssize_t size = ::getdents64(dirfd, buffer_.get(), kReadBytes);
+  if (size <= 0) {
+    error_ = size < 0 ? errno : 0;
+    return false;
+  }
+  for (ssize_t offset = 0; offset < size;) {
+    const auto* entry = reinterpret_cast<const dirent64*>(buffer_.get() + offset);
+    offset += entry->d_reclen;
     const std::string_view name(entry->d_name);
     if (name != "." && name != "..") {
-      return entry;
+      entries_.push_back(entry);
     }
   }
+  return true;
+}
+
+const dirent64* EntryReader::Next() {
+  while (taken_ == batch_.entries().size()) {
+    taken_ = 0;
+    if (!batch_.Read(dirfd_)) {
+      return nullptr;
+    }
+  }
+  return batch_.entries()[taken_++];
 }
 
 StatusOr<std::vector<std::string>> DirectoryEntries(int dirfd) {

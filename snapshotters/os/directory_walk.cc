@@ -30,11 +30,13 @@ int DirectoryWalk::Enter(std::string name, UniqueFd fd) {
 
 DirectoryWalk::Left DirectoryWalk::Leave() {
   Left left{.name = std::move(levels_.back().name), .fd = std::move(levels_.back().fd)};
+  postponed_ -= levels_.back().postponed.size();
   levels_.pop_back();
   if (levels_.size() > kHeldLevels) {
     left.error = Reopen(levels_.back(), left.fd.get());
-    if (left.error != 0) {
-      levels_.resize(kHeldLevels);
+    while (left.error != 0 && levels_.size() > kHeldLevels) {
+      postponed_ -= levels_.back().postponed.size();
+      levels_.pop_back();
     }
   }
   return left;
@@ -49,6 +51,11 @@ int DirectoryWalk::Reopen(Level& level, int below) const {
   return stat.st_dev == level.device && stat.st_ino == level.inode ? 0 : ESTALE;
 }
 
+void DirectoryWalk::Postpone(std::string_view name) {
+  levels_.back().postponed.emplace_back(name);
+  ++postponed_;
+}
+
 std::optional<std::string> DirectoryWalk::TakePostponed() {
   std::vector<std::string>& postponed = levels_.back().postponed;
   if (postponed.empty()) {
@@ -56,10 +63,29 @@ std::optional<std::string> DirectoryWalk::TakePostponed() {
   }
   std::string name = std::move(postponed.back());
   postponed.pop_back();
+  --postponed_;
   return name;
 }
 
+std::optional<DirectoryWalk::Given> DirectoryWalk::TakeNearTop() {
+  for (size_t i = 0; i < levels_.size(); ++i) {
+    Level& level = levels_[i];
+    if (level.fd.valid() && !level.postponed.empty()) {
+      std::string name = std::move(level.postponed.back());
+      level.postponed.pop_back();
+      --postponed_;
+      std::string path = PathIn(i, name);
+      return Given{.at = level.fd.get(), .name = std::move(name), .path = std::move(path)};
+    }
+  }
+  return std::nullopt;
+}
+
 std::string DirectoryWalk::PathOf(std::string_view name) const {
+  return PathIn(levels_.size(), name);
+}
+
+std::string DirectoryWalk::PathIn(size_t deepest, std::string_view name) const {
   std::string path;
   const auto append = [&path](std::string_view part) {
     if (!part.empty()) {
@@ -67,8 +93,8 @@ std::string DirectoryWalk::PathOf(std::string_view name) const {
       path += part;
     }
   };
-  for (const Level& level : levels_) {
-    append(level.name);
+  for (size_t i = 0; i < levels_.size() && i <= deepest; ++i) {
+    append(levels_[i].name);
   }
   append(name);
   return path.empty() ? "." : path;

@@ -48,8 +48,18 @@ class DirectoryWalk {
   Left Leave();
 
   // Directories of the deepest level that are to be entered yet; the last one comes first.
-  void Postpone(std::string_view name) { levels_.back().postponed.emplace_back(name); }
+  void Postpone(std::string_view name);
   std::optional<std::string> TakePostponed();
+
+  // One that was postponed, as near to the top as may be, for somebody else to walk.
+  struct Given {
+    int at;  // the directory that has it; borrowed
+    std::string name;
+    std::string path;  // as PathOf
+  };
+  std::optional<Given> TakeNearTop();
+  // On all levels.
+  [[nodiscard]] size_t postponed() const { return postponed_; }
 
   // `name` of the deepest level as messages show it: from the top on.
   [[nodiscard]] std::string PathOf(std::string_view name) const;
@@ -64,9 +74,12 @@ class DirectoryWalk {
   };
 
   [[nodiscard]] int Reopen(Level& level, int below) const;
+  // `name` in the level of that index.
+  [[nodiscard]] std::string PathIn(size_t deepest, std::string_view name) const;
 
   const Opener open_;
   std::vector<Level> levels_;
+  size_t postponed_ = 0;
 };
 
 // An Opener that leaves access times alone where it may: looking at a layer does not change it.

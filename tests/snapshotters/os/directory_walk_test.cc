@@ -115,6 +115,38 @@ TEST_F(DirectoryWalkTest, KeepsWhatIsPostponedWithItsLevel) {
   EXPECT_EQ(walk_.TakePostponed(), std::nullopt);
 }
 
+TEST_F(DirectoryWalkTest, GivesAwayWhatIsNearestToTheTop) {
+  DirectoryWalk walk(OpenDirectoryQuietly);
+  ASSERT_EQ(walk.Enter("", UniqueFd(OpenDirectoryQuietly(AT_FDCWD, dir_.path().c_str()))), 0);
+  EXPECT_FALSE(walk.TakeNearTop().has_value());
+  walk.Postpone("x");
+  ASSERT_EQ(walk.Enter("d", UniqueFd(OpenDirectoryQuietly(walk.fd(), "d"))), 0);
+  walk.Postpone("y");
+  walk.Postpone("z");
+  EXPECT_EQ(walk.postponed(), 3U);
+  const auto first = walk.TakeNearTop();
+  ASSERT_TRUE(first.has_value());
+  EXPECT_EQ(first->path, "x");
+  EXPECT_EQ(InodeOf(first->at), InodeOf(Path(1)));
+  const auto second = walk.TakeNearTop();
+  ASSERT_TRUE(second.has_value());
+  EXPECT_EQ(second->name, "z");
+  EXPECT_EQ(second->path, "d/z");
+  EXPECT_EQ(InodeOf(second->at), InodeOf(Path(2)));
+  EXPECT_EQ(walk.postponed(), 1U);
+  (void)walk.Leave();
+  EXPECT_EQ(walk.postponed(), 0U);
+}
+
+// Those between have no descriptor by which somebody else could open it.
+TEST_F(DirectoryWalkTest, GivesAwayNothingOfLevelsThatAreNotOpen) {
+  (void)walk_.Leave();
+  walk_.Postpone("deep");
+  ASSERT_EQ(walk_.Enter("d", UniqueFd(OpenDirectoryQuietly(walk_.fd(), "d"))), 0);
+  EXPECT_FALSE(walk_.TakeNearTop().has_value());
+  EXPECT_EQ(walk_.postponed(), 1U);
+}
+
 TEST_F(DirectoryWalkTest, TellsPathsFromTheTop) {
   while (walk_.depth() > 3) {
     (void)walk_.Leave();

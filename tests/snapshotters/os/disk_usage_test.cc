@@ -118,6 +118,48 @@ TEST(DiskUsageTest, WalksATreeOfManyEntries) {
   EXPECT_EQ(usage.inodes, 1 + kDirectories * (1 + kFiles));
 }
 
+// Large enough for several threads, with names of the same inodes in what different ones walk.
+TEST(DiskUsageTest, AgreesWithDuOnALargeTree) {
+  const TempDir dir;
+  constexpr int kDirectories = 30;
+  constexpr int kFiles = 200;
+  const std::string first = dir.Join("one-of-many-names");
+  WriteFile(first, 9000);
+  for (int i = 0; i < kDirectories; ++i) {
+    const std::string outer = dir.Join(std::to_string(i % 3));
+    const std::string inner = outer + "/" + std::to_string(i);
+    (void)::mkdir(outer.c_str(), 0755);
+    ASSERT_EQ(::mkdir(inner.c_str(), 0755), 0);
+    for (int j = 0; j < kFiles; ++j) {
+      const std::string file = inner + "/" + std::to_string(j);
+      ASSERT_EQ(::mknod(file.c_str(), S_IFREG | 0644, 0), 0);
+      ASSERT_EQ(::link(first.c_str(), (file + "-link").c_str()), 0);
+    }
+  }
+  for (int i = 0; i < 5; ++i) {
+    STRATA_ASSERT_OK_AND_ASSIGN(const Usage usage, UsageOf(dir.path()));
+    ASSERT_EQ(usage, Du(dir.path()));
+  }
+}
+
+TEST(DiskUsageTest, AgreesWithDuOnALargeDirectory) {
+  const TempDir dir;
+  constexpr int kFiles = 10'000;
+  for (int i = 0; i < kFiles; ++i) {
+    const std::string name = dir.Join("a-name-of-some-length-" + std::to_string(i));
+    if (i % 100 == 0) {
+      ASSERT_EQ(::mkdir(name.c_str(), 0755), 0);
+      WriteFile(name + "/file", 100);
+    } else {
+      ASSERT_EQ(::mknod(name.c_str(), S_IFREG | 0644, 0), 0);
+    }
+  }
+  for (int i = 0; i < 5; ++i) {
+    STRATA_ASSERT_OK_AND_ASSIGN(const Usage usage, UsageOf(dir.path()));
+    ASSERT_EQ(usage, Du(dir.path()));
+  }
+}
+
 TEST(DiskUsageTest, ReachesTheEndOfADeepTree) {
   const TempDir dir;
   constexpr int kLevels = 5000;
