@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
+#include <utility>
 
 #include "snapshotters/base/fault.h"
 #include "snapshotters/base/log.h"
@@ -22,7 +22,7 @@ Reaper::Reaper(int snapshots_fd, int trash_fd, Options options)
 Reaper::~Reaper() {
   {
     const MutexLock lock(mutex_);
-    stop_ = true;
+    stopping_.Cancel();
     changed_.SignalAll();
   }
   for (std::thread& thread : threads_) {
@@ -31,6 +31,10 @@ Reaper::~Reaper() {
 }
 
 void Reaper::Discard(uint64_t id) {
+  if (options_.synchronous) {
+    Note(RemoveOne(id));
+    return;
+  }
   const MutexLock lock(mutex_);
   items_.push_back({.id = id, .due = std::chrono::steady_clock::now() + options_.rest});
   if (items_.size() == 1) {
@@ -38,10 +42,21 @@ void Reaper::Discard(uint64_t id) {
   }
 }
 
+void Reaper::Note(const Status& status) {
+  if (status.ok() || status.code() == StatusCode::kCancelled) {
+    return;
+  }
+  LogWarn("cannot remove the directory of a removed snapshot, the next start tries again",
+          {{"error", std::string(StatusMessage(status))}});
+  const MutexLock lock(mutex_);
+  ++failed_;
+}
+
 void Reaper::Kick() {
   const MutexLock lock(mutex_);
   for (Item& item : items_) {
     item.due = {};
+    item.kicked = true;
   }
   changed_.SignalAll();
 }
@@ -67,9 +82,21 @@ bool Reaper::Ready() const {
          (!items_.empty() && items_.front().due <= std::chrono::steady_clock::now());
 }
 
+Reaper::Item Reaper::Take() {
+  Item item{.id = 0, .due = {}};
+  if (!std::exchange(stale_trash_, false)) {
+    item = items_.front();
+    items_.pop_front();
+  }
+  if (!items_.empty()) {
+    changed_.SignalAll();  // for the other threads
+  }
+  return item;
+}
+
 void Reaper::Run() {
   const MutexLock lock(mutex_);
-  while (!stop_) {
+  while (!stopping_.cancelled()) {
     if (!Ready()) {
       if (items_.empty()) {
         changed_.Wait(mutex_);
@@ -78,33 +105,19 @@ void Reaper::Run() {
       }
       continue;
     }
-    const bool trash = stale_trash_;
-    const uint64_t id = trash ? 0 : items_.front().id;
-    if (trash) {
-      stale_trash_ = false;
-    } else {
-      items_.pop_front();
-    }
-    if (!items_.empty()) {
-      changed_.SignalAll();  // for the other threads
-    }
+    const Item item = Take();
     ++busy_;
     mutex_.Unlock();
     const Time begun = std::chrono::steady_clock::now();
-    const Status status = trash ? EmptyTrash() : RemoveOne(id);
-    if (!status.ok()) {
-      LogWarn("cannot remove the directory of a removed snapshot, the next start tries again",
-              {{"error", std::string(StatusMessage(status))}});
-    }
+    Note(item.id == 0 ? EmptyTrash() : RemoveOne(item.id));
     const Time ended = std::chrono::steady_clock::now();
     mutex_.Lock();
     --busy_;
-    failed_ += status.ok() ? 0 : 1;
     changed_.SignalAll();
-    // As long a pause as the work took leaves half of a processor and of the disk to calls. Not a
-    // low priority: a thread that is starved while it holds a directory's lock or a journal handle
-    // would stop every other one that needs them (seen: 300 ms for a Prepare).
-    while (!stop_ && !changed_.WaitUntil(mutex_, ended + (ended - begun))) {
+    // Not a low priority: a thread that is starved while it holds a directory's lock or a journal
+    // handle would stop every other one that needs them (seen: 300 ms for a Prepare).
+    while (!item.kicked && !stopping_.cancelled() &&
+           !changed_.WaitUntil(mutex_, ended + (ended - begun))) {
     }
   }
 }
@@ -118,18 +131,14 @@ Status Reaper::RemoveOne(uint64_t id) const {
                            : ErrnoStatus(errno, "rename 'snapshots/" + name + "' to 'trash'");
   }
   STRATA_FAULT_POINT("reaper.remove");
-  return Annotate(RemoveTree(trash_fd_, name), "empty 'trash'");
+  return Annotate(RemoveTree(stopping_, trash_fd_, name), "empty 'trash'");
 }
 
 Status Reaper::EmptyTrash() const {
   STRATA_ASSIGN_OR_RETURN(const std::vector<std::string> names, DirectoryEntries(trash_fd_));
   Status first;
   for (const std::string& name : names) {
-    first.Update(RemoveTree(trash_fd_, name));
-    const MutexLock lock(mutex_);
-    if (stop_) {
-      break;
-    }
+    first.Update(RemoveTree(stopping_, trash_fd_, name));
   }
   return Annotate(first, "empty 'trash'");
 }

@@ -14,6 +14,7 @@
 
 #include "snapshotters/base/mutex.h"
 #include "snapshotters/base/status.h"
+#include "snapshotters/core/call_context.h"
 
 namespace strata {
 
@@ -22,24 +23,27 @@ class Reaper {
   struct Options {
     // A directory rests this long before it is removed, so that a burst of removals is answered
     // before its bytes go. Kick() ends the rest: containerd asks for a Cleanup after every
-    // collection.
+    // collection. What was not kicked is removed at half speed, so that half of a processor and of
+    // the disk is left to calls.
     std::chrono::milliseconds rest{10'000};
     int threads = 1;
+    // Discard removes, and returns when that is done.
+    bool synchronous = false;
   };
 
   // Both descriptors must outlive this. What a predecessor left in trash/ is removed first.
   Reaper(int snapshots_fd, int trash_fd, Options options);
 
-  // Ends after the entry in hand; what is left is found by the next start's sweep.
+  // Ends after the file in hand; what is left is found by the next start.
   ~Reaper();
 
   Reaper(const Reaper&) = delete;
   Reaper& operator=(const Reaper&) = delete;
 
-  // snapshots/<id> may go. Never blocks on I/O.
+  // snapshots/<id> may go. Blocks on I/O only with the option `synchronous`.
   void Discard(uint64_t id);
 
-  // Removes what rests, now.
+  // Removes what rests, now, and without pauses.
   void Kick();
 
   // Waits until nothing is left to do, at most `limit`; whether that was reached.
@@ -57,22 +61,27 @@ class Reaper {
   struct Item {
     uint64_t id;
     Time due;
+    bool kicked = false;
   };
 
   void Run();
   bool Ready() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // What is to be done next: one item, or the predecessor's trash, which has no number.
+  Item Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What comes of an entry that was in hand: a failure is logged and counted.
+  void Note(const Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   [[nodiscard]] Status RemoveOne(uint64_t id) const;
   [[nodiscard]] Status EmptyTrash() const;
 
   const int snapshots_fd_;
   const int trash_fd_;
   const Options options_;
+  CallContext stopping_;  // cancelled when this is to end
 
   mutable Mutex mutex_;
   CondVar changed_;
   std::deque<Item> items_ ABSL_GUARDED_BY(mutex_);
   bool stale_trash_ ABSL_GUARDED_BY(mutex_) = true;
-  bool stop_ ABSL_GUARDED_BY(mutex_) = false;
   int busy_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t failed_ ABSL_GUARDED_BY(mutex_) = 0;
 

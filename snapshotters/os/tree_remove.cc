@@ -52,7 +52,8 @@ int OpenDirectory(int dirfd, const char* name) {
 
 class Removal {
  public:
-  Removal(int parent, std::string name) : parent_(parent), name_(std::move(name)) {}
+  Removal(const CallContext& call, int parent, std::string name)
+      : call_(call), parent_(parent), name_(std::move(name)) {}
 
   Status Run();
 
@@ -77,6 +78,7 @@ class Removal {
   // Where the deepest level is.
   [[nodiscard]] int at() const { return walk_.depth() == 0 ? parent_ : walk_.fd(); }
 
+  const CallContext& call_;
   const int parent_;
   const std::string name_;
   DirectoryWalk walk_{OpenDirectory};
@@ -121,7 +123,8 @@ int Removal::RemoveEntry(const char* name, unsigned char type) {
 
 void Removal::Scan() {
   EntryReader entries(walk_.fd());
-  while (const dirent64* entry = entries.Next()) {
+  for (const dirent64* entry = entries.Next(); entry != nullptr && !call_.cancelled();
+       entry = entries.Next()) {
     const int error = RemoveEntry(entry->d_name, entry->d_type);
     if (error == ENOTEMPTY || error == EEXIST) {
       walk_.Postpone(entry->d_name);
@@ -185,6 +188,7 @@ void Removal::Leave() {
 }
 
 Status Removal::Run() {
+  STRATA_RETURN_IF_ERROR(call_.Check());
   const int error = RemoveEntry(name_.c_str(), DT_DIR);
   if (error == ENOTEMPTY || error == EEXIST) {
     Open(name_);
@@ -192,6 +196,7 @@ Status Removal::Run() {
     Fail(error, "remove", name_);
   }
   while (walk_.depth() > 0) {
+    STRATA_RETURN_IF_ERROR(call_.Check());
     if (const auto name = walk_.TakePostponed(); name.has_value()) {
       Open(*name);
     } else {
@@ -204,7 +209,11 @@ Status Removal::Run() {
 }  // namespace
 
 Status RemoveTree(int parent, const std::string& name) {
-  return Removal(parent, name).Run();
+  return RemoveTree(CallContext(), parent, name);
+}
+
+Status RemoveTree(const CallContext& call, int parent, const std::string& name) {
+  return Removal(call, parent, name).Run();
 }
 
 }  // namespace strata

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "snapshotters/base/status.h"
+#include "snapshotters/core/call_context.h"
 
 namespace strata {
 
@@ -15,5 +16,8 @@ namespace strata {
 // or its owner after a chmod). A mount point inside is not entered: EBUSY names it. On error the
 // rest of the tree has been tried too; the first error is returned.
 Status RemoveTree(int parent, const std::string& name);
+
+// The same, ended before the next entry once `call` is cancelled: Cancelled, with the rest left.
+Status RemoveTree(const CallContext& call, int parent, const std::string& name);
 
 }  // namespace strata

@@ -52,6 +52,15 @@ TEST_F(ReaperTest, RemovesWhatIsDiscarded) {
   EXPECT_EQ(reaper.counts().failed, 0U);
 }
 
+TEST_F(ReaperTest, SynchronousDiscardReturnsWhenItIsGone) {
+  const std::string path = MakeTree("snapshots/7");
+  Reaper reaper(snapshots_.get(), trash_.get(),
+                {.rest = std::chrono::hours(1), .synchronous = true});
+  reaper.Discard(7);
+  EXPECT_FALSE(exists(path));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.Join("trash")));
+}
+
 TEST_F(ReaperTest, RestsUntilKicked) {
   const std::string path = MakeTree("snapshots/7");
   Reaper reaper(snapshots_.get(), trash_.get(), {.rest = std::chrono::hours(1)});
@@ -68,6 +77,28 @@ TEST_F(ReaperTest, EmptiesTheTrashOfItsPredecessor) {
   Reaper reaper(snapshots_.get(), trash_.get(), {});
   ASSERT_TRUE(reaper.WaitIdle(kLimit));
   EXPECT_FALSE(exists(path));
+}
+
+// However large the tree: whether it is all there or half of it, the next one takes the rest.
+TEST_F(ReaperTest, ATreeThatWasCutShortIsRemovedByTheNext) {
+  const std::string path = MakeTree("snapshots/7");
+  for (int i = 0; i < 3000; ++i) {
+    std::ofstream(path + "/fs/a/b/" + std::to_string(i)) << "";
+  }
+  {
+    Reaper reaper(snapshots_.get(), trash_.get(), {.rest = std::chrono::hours(1)});
+    reaper.Discard(7);
+    reaper.Kick();
+    const auto deadline = std::chrono::steady_clock::now() + kLimit;
+    while (exists(path) && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::yield();
+    }
+  }
+  EXPECT_FALSE(exists(path));
+  Reaper next(snapshots_.get(), trash_.get(), {});
+  ASSERT_TRUE(next.WaitIdle(kLimit));
+  EXPECT_TRUE(std::filesystem::is_empty(dir_.Join("trash")));
+  EXPECT_EQ(next.counts().failed, 0U);
 }
 
 TEST_F(ReaperTest, EndsAtOnceWithWorkLeft) {

@@ -79,6 +79,15 @@ TEST(TreeRemoveTest, DoesNotFollowSymlinks) {
   EXPECT_TRUE(Exists(dir.Join("outside/file")));
 }
 
+TEST(TreeRemoveTest, EndsWhenTheCallerHasGone) {
+  const TempDir dir;
+  Touch(dir.Join("file"));
+  CallContext call;
+  call.Cancel();
+  EXPECT_THAT(RemoveTree(call, AT_FDCWD, dir.Join("file")), StatusIs(StatusCode::kCancelled));
+  EXPECT_TRUE(Exists(dir.Join("file")));
+}
+
 TEST(TreeRemoveTest, ReachesTheEndOfADeepTree) {
   const TempDir dir;
   MakeDir(dir.Join("tree"));
