@@ -150,7 +150,8 @@ class Flight {
   void CatchUp() {
     void* tag = nullptr;
     bool ok = false;
-    (void)queue_.AsyncNext(&tag, &ok, gpr_now(GPR_CLOCK_MONOTONIC));  // the queue is empty
+    // A deadline of now would be rounded up to a wait of a millisecond.
+    (void)queue_.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));  // the queue is empty
   }
 
   CallContext& call_;
