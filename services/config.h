@@ -9,11 +9,20 @@
 #include <variant>
 #include <vector>
 
-#include "services/config_value.h"
+#include "services/config_keys.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/base/status.h"
+#include "snapshotters/os/tree_sync.h"
 
 namespace strata {
+
+// A client with a socket and a key space of its own.
+struct TenantConfig {
+  std::string name;
+  std::string socket;  // "": the service manager passes it
+
+  bool operator==(const TenantConfig&) const = default;
+};
 
 struct DaemonConfig {
   std::string root;
@@ -22,27 +31,10 @@ struct DaemonConfig {
   LogFormat log_format = LogFormat::kText;
   bool allow_volatile_root = false;
   std::string anchor_dir = "/var/lib/strata/anchors";
+  SyncAtCommit sync_at_commit = SyncAtCommit::kNone;
+  bool synchronous_removal = false;
+  std::vector<TenantConfig> tenants;  // besides the default one, whose socket is `socket`
   bool check = false;  // tell whether this program could take over the root, instead of serving
-};
-
-// A key of the file, with the names of the tables that it is in: "blob.max_retries".
-struct ConfigKey {
-  std::string path;
-  // Takes the value, whatever its type. Its errors come from the value (ConfigValue::Bad).
-  std::function<Status(const ConfigValue&)> set;
-};
-
-struct ConfigFlag {
-  std::string name;  // "--presenter"
-  std::string type;  // as --help shows it: "NAME"
-  std::string help;
-  std::function<Status(const std::string&)> set;
-};
-
-// What one kind can be told besides.
-struct KindSettings {
-  std::vector<ConfigKey> keys;
-  std::vector<ConfigFlag> flags;
 };
 
 // What the command line asks for besides serving: print `text` and exit with success.

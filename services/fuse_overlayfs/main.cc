@@ -5,6 +5,6 @@
 #include "snapshotters/fuse_overlayfs/fuse_overlayfs_snapshotter.h"
 
 int main(int argc, char** argv) {
-  return strata::DirectoryDaemonMain<strata::FuseOverlayfsSnapshotter>("fuse-overlayfs", argc,
-                                                                       argv);
+  return strata::DirectoryDaemonMain<strata::FuseOverlayfsSnapshotter,
+                                     strata::FuseOverlayfsOptions>("fuse-overlayfs", argc, argv);
 }

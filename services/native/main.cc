@@ -5,5 +5,6 @@
 #include "snapshotters/native/native_snapshotter.h"
 
 int main(int argc, char** argv) {
-  return strata::DirectoryDaemonMain<strata::NativeSnapshotter>("native", argc, argv);
+  return strata::DirectoryDaemonMain<strata::NativeSnapshotter, strata::NativeOptions>("native",
+                                                                                       argc, argv);
 }

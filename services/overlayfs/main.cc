@@ -5,5 +5,6 @@
 #include "snapshotters/overlayfs/overlayfs_snapshotter.h"
 
 int main(int argc, char** argv) {
-  return strata::DirectoryDaemonMain<strata::OverlayfsSnapshotter>("overlayfs", argc, argv);
+  return strata::DirectoryDaemonMain<strata::OverlayfsSnapshotter, strata::OverlayfsOptions>(
+      "overlayfs", argc, argv);
 }

@@ -16,7 +16,7 @@
 
 namespace strata {
 
-class DaemonLayerStack : public LayerStack, public ControlSource {
+class DaemonLayerStack : public LayerStack, public LayerControl {
  public:
   // What Open, and who holds `fds`, make in the root.
   static std::vector<std::string> Folders();

@@ -33,6 +33,9 @@ int main(int argc, char** argv) {
     return strata::StargzSnapshotter::Create({.root = config.root,
                                               .allow_volatile = config.allow_volatile_root,
                                               .anchor_dir = config.anchor_dir,
+                                              .overlay = stargz.overlay,
+                                              .sync_at_commit = config.sync_at_commit,
+                                              .reaper = {.synchronous = config.synchronous_removal},
                                               .layer_folders = strata::DaemonLayerStack::Folders(),
                                               .open_layers = open_layers});
   };
@@ -57,6 +60,6 @@ int main(int argc, char** argv) {
                              .formats = formats,
                              .settings = strata::StargzSettings(&stargz),
                              .remote = true,
-                             .control = [&stack]() -> strata::ControlSource& { return *stack; }},
+                             .control = [&stack]() -> strata::LayerControl& { return *stack; }},
                             argc, argv);
 }

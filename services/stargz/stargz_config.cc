@@ -3,9 +3,9 @@
 
 #include <chrono>
 #include <cstdint>
-#include <limits>
 #include <utility>
 
+#include "services/overlay_config.h"
 #include "services/stargz/peer_settings.h"
 
 namespace strata {
@@ -20,57 +20,24 @@ constexpr int64_t kMostRequests = 256;
 constexpr int64_t kMostThreads = 256;
 constexpr int64_t kMostTries = 100;
 
-ConfigKey Flag(std::string path, bool* field, bool inverted = false) {
-  return {.path = std::move(path), .set = [field, inverted](const ConfigValue& value) {
-            STRATA_ASSIGN_OR_RETURN(const bool given, value.Boolean());
-            *field = given != inverted;
-            return OkStatus();
-          }};
-}
-
-template <typename T>
-ConfigKey Number(const std::string& path, T* field, int64_t least,
-                 int64_t most = std::numeric_limits<int64_t>::max()) {
-  return {.path = path, .set = [field, least, most](const ConfigValue& value) {
-            STRATA_ASSIGN_OR_RETURN(const int64_t number, value.Number(least, most));
-            *field = static_cast<T>(number);
-            return OkStatus();
-          }};
-}
-
-// `Unit`: what the file counts in.
-template <typename Unit>
-ConfigKey Duration(const std::string& path, milliseconds* field, int64_t least, int64_t most) {
-  return {.path = path, .set = [field, least, most](const ConfigValue& value) {
-            STRATA_ASSIGN_OR_RETURN(const int64_t number, value.Number(least, most));
-            *field = Unit(number);
-            return OkStatus();
-          }};
+const Choices<PresenterChoice>& Presenters() {
+  static const Choices<PresenterChoice> presenters = {{"auto", PresenterChoice::kAuto},
+                                                      {"erofs", PresenterChoice::kErofs},
+                                                      {"fuse", PresenterChoice::kFuse}};
+  return presenters;
 }
 
 // As stargz-snapshotter has it: 0 stands for the default, which `field` holds.
 template <typename Unit>
-ConfigKey DurationOrDefault(const std::string& path, milliseconds* field, int64_t most) {
-  return {.path = path, .set = [field, most](const ConfigValue& value) {
-            STRATA_ASSIGN_OR_RETURN(const int64_t number, value.Number(0, most));
-            *field = number == 0 ? *field : milliseconds(Unit(number));
-            return OkStatus();
-          }};
-}
-
-Status SetPresenter(const std::string& name, PresenterChoice* choice) {
-  constexpr std::pair<std::string_view, PresenterChoice> kChoices[] = {
-      {"auto", PresenterChoice::kAuto},
-      {"erofs", PresenterChoice::kErofs},
-      {"fuse", PresenterChoice::kFuse}};
-  for (const auto& [known, meant] : kChoices) {
-    if (name == known) {
-      *choice = meant;
-      return OkStatus();
-    }
-  }
-  return MakeStatus(StatusCode::kInvalidArgument,
-                    "presenter '" + name + "', expected auto, erofs or fuse");
+ConfigKey DurationOrDefaultKey(const std::string& path, milliseconds* field, int64_t most) {
+  return {.path = path,
+          .set =
+              [field, most](const ConfigValue& value) {
+                STRATA_ASSIGN_OR_RETURN(const int64_t number, value.Number(0, most));
+                *field = number == 0 ? *field : milliseconds(Unit(number));
+                return OkStatus();
+              },
+          .show = ShowDuration<Unit>(field)};
 }
 
 // --- [resolver]: where images may be had --------------------------------------------------------
@@ -176,6 +143,83 @@ StatusOr<OriginConfig> ReadOrigin(const ConfigValue& value) {
   return origin;
 }
 
+// Values of headers may be secrets.
+std::string ShowHeaders(const HttpHeaders& headers) {
+  std::string table;
+  for (const auto& [name, value] : headers) {
+    table += (table.empty() ? "" : ", ") + TomlText(name) + " = \"(not shown)\"";
+  }
+  return "{ " + table + " }";
+}
+
+// What differs from the defaults, as entries of a table.
+class ShownTable {
+ public:
+  void Add(std::string_view name, const std::string& value) {
+    entries_ += (entries_.empty() ? "" : ", ") + std::string(name) + " = " + value;
+  }
+  void AddTls(const TlsOptions& tls) {
+    if (!tls.ca_files.empty()) {
+      Add("ca_file", TomlTexts(tls.ca_files));
+    }
+    if (!tls.client_cert.empty()) {
+      Add("client_cert", TomlText(tls.client_cert));
+      Add("client_key", TomlText(tls.client_key));
+    }
+    if (tls.insecure) {
+      Add("skip_verify", "true");
+    }
+  }
+  void AddHeaders(const HttpHeaders& headers) {
+    if (!headers.empty()) {
+      Add("header", ShowHeaders(headers));
+    }
+  }
+  [[nodiscard]] std::string text() const { return "{ " + entries_ + " }"; }
+
+ private:
+  std::string entries_;
+};
+
+std::string Show(const MirrorConfig& mirror) {
+  ShownTable table;
+  table.Add("host", TomlText(mirror.host));
+  if (mirror.insecure) {
+    table.Add("insecure", "true");
+  }
+  if (mirror.request_timeout.count() != 0) {
+    table.Add("request_timeout_sec", ShowDuration<seconds>(&mirror.request_timeout)());
+  }
+  table.AddHeaders(mirror.headers);
+  table.AddTls(mirror.tls);
+  return table.text();
+}
+
+std::string Show(const OriginConfig& origin) {
+  ShownTable table;
+  if (!origin.mirrors.empty()) {
+    std::string mirrors;
+    for (const MirrorConfig& mirror : origin.mirrors) {
+      mirrors += (mirrors.empty() ? "" : ", ") + Show(mirror);
+    }
+    table.Add("mirrors", "[" + mirrors + "]");
+  }
+  if (origin.insecure) {
+    table.Add("insecure", "true");
+  }
+  table.AddHeaders(origin.headers);
+  table.AddTls(origin.tls);
+  return table.text();
+}
+
+std::string Show(const HostsConfig& hosts) {
+  ShownTable table;
+  for (const auto& [host, origin] : hosts.origins) {
+    table.Add(TomlText(host), Show(origin));
+  }
+  return table.text();
+}
+
 std::vector<ConfigKey> ResolverKeys(HostsConfig* hosts) {
   return {
       {.path = "resolver.request_timeout_sec",
@@ -183,7 +227,8 @@ std::vector<ConfigKey> ResolverKeys(HostsConfig* hosts) {
          STRATA_ASSIGN_OR_RETURN(const int64_t number, value.Number(-kDay, kDay));
          hosts->request_timeout = number == 0 ? hosts->request_timeout : seconds(number);
          return OkStatus();
-       }},
+       },
+       .show = ShowDuration<seconds>(&hosts->request_timeout)},
       {.path = "resolver.host",
        .set =
            [hosts](const ConfigValue& value) {
@@ -192,7 +237,8 @@ std::vector<ConfigKey> ResolverKeys(HostsConfig* hosts) {
                    STRATA_ASSIGN_OR_RETURN(hosts->origins[name], ReadOrigin(entry));
                    return OkStatus();
                  });
-           }},
+           },
+       .show = [hosts] { return Show(*hosts); }},
   };
 }
 
@@ -203,32 +249,28 @@ std::vector<ConfigKey> OwnKeys(StargzConfig* config) {
   Filler::Options& filler = config->filler;
   TocLimits& limits = layers.limits;
   return {
-      {.path = "presenter",
-       .set = [config](const ConfigValue& value) -> Status {
-         STRATA_ASSIGN_OR_RETURN(const std::string name, value.Text());
-         const Status status = SetPresenter(name, &config->presenter);
-         return status.ok() ? status : value.Bad(StatusMessage(status));
-       }},
-      Duration<seconds>("resolve_timeout_sec", &layers.resolve_timeout, 1, kDay),
-      Flag("reserve_space", &config->reserve_space),
-      Flag("erofs_when_complete", &layers.erofs_when_complete),
-      Number("budget_bytes", &layers.budget_bytes, 0),
-      Duration<seconds>("read_patience_sec", &filler.patience, 0, kDay),
-      Number("in_flight_bytes", &filler.in_flight_bytes, kMebibyte),
-      Number("request_bytes", &filler.request_bytes, int64_t{64} << 10),
-      Number("requests", &filler.requests, 1, kMostRequests),
-      Number("read_ahead_bytes", &filler.read_ahead_bytes, 0),
-      Number("decode_threads", &filler.decode_threads, 0, kMostThreads),
-      Number("limits.toc_bytes", &limits.toc_bytes, 1),
-      Number("limits.entries", &limits.entries, 1),
-      Number("limits.chunk_bytes", &limits.chunk_bytes, 1),
+      ChoiceKey("presenter", &config->presenter, Presenters()),
+      DurationKey<seconds>("resolve_timeout_sec", &layers.resolve_timeout, 1, kDay),
+      BooleanKey("reserve_space", &config->reserve_space),
+      BooleanKey("erofs_when_complete", &layers.erofs_when_complete),
+      NumberKey("budget_bytes", &layers.budget_bytes, 0),
+      DurationKey<seconds>("read_patience_sec", &filler.patience, 0, kDay),
+      NumberKey("in_flight_bytes", &filler.in_flight_bytes, kMebibyte),
+      NumberKey("request_bytes", &filler.request_bytes, int64_t{64} << 10),
+      NumberKey("requests", &filler.requests, 1, kMostRequests),
+      NumberKey("read_ahead_bytes", &filler.read_ahead_bytes, 0),
+      NumberKey("decode_threads", &filler.decode_threads, 0, kMostThreads),
+      NumberKey("limits.toc_bytes", &limits.toc_bytes, 1),
+      NumberKey("limits.entries", &limits.entries, 1),
+      NumberKey("limits.chunk_bytes", &limits.chunk_bytes, 1),
       {.path = "limits.span_bytes",
        .set = [&limits](const ConfigValue& value) -> Status {
          STRATA_ASSIGN_OR_RETURN(const int64_t number, value.Number(1));
          limits.span_blob_bytes = static_cast<uint64_t>(number);
          limits.span_decoded_bytes = static_cast<uint64_t>(number);
          return OkStatus();
-       }},
+       },
+       .show = [&limits] { return std::to_string(limits.span_blob_bytes); }},
   };
 }
 
@@ -236,31 +278,36 @@ std::vector<ConfigKey> OwnKeys(StargzConfig* config) {
 std::vector<ConfigKey> PeerKeys(StargzConfig* config) {
   LayerStoreOptions& layers = config->layers;
   RetryOptions& retry = config->blobs.retry;
+  ConfigKey patience =
+      DurationOrDefaultKey<seconds>("blob.fetching_timeout_sec", &config->filler.patience, kDay);
+  patience.same_as = "read_patience_sec";
   return {
-      Number("prefetch_size", &layers.prefetch_bytes, 0),
-      Flag("noprefetch", &layers.prefetch, /*inverted=*/true),
+      NumberKey("prefetch_size", &layers.prefetch_bytes, 0),
+      BooleanKey("noprefetch", &layers.prefetch, /*inverted=*/true),
       {.path = "no_background_fetch",
        .set = [config](const ConfigValue& value) -> Status {
          STRATA_ASSIGN_OR_RETURN(const bool off, value.Boolean());
          config->layers.background_fetch = !off;
          config->filler.background = !off;
          return OkStatus();
-       }},
-      Flag("allow_no_verification", &layers.allow_skip_verify),
-      Flag("disable_verification", &layers.verify.disabled),
+       },
+       .show = [config] { return TomlBoolean(!config->filler.background); }},
+      BooleanKey("allow_no_verification", &layers.allow_skip_verify),
+      BooleanKey("disable_verification", &layers.verify.disabled),
       // There is nothing yet that it would turn off.
       {.path = "no_prometheus",
        .set = [](const ConfigValue& value) { return value.Boolean().status(); }},
-      DurationOrDefault<seconds>("blob.fetching_timeout_sec", &config->filler.patience, kDay),
+      std::move(patience),
       {.path = "blob.max_retries",
        .set = [&retry](const ConfigValue& value) -> Status {
          STRATA_ASSIGN_OR_RETURN(const int64_t retries, value.Number(0, kMostTries));
          // We count the first try too.
          retry.attempts = retries == 0 ? retry.attempts : static_cast<int>(retries) + 1;
          return OkStatus();
-       }},
-      DurationOrDefault<milliseconds>("blob.min_wait_msec", &retry.first_delay, kDay),
-      DurationOrDefault<milliseconds>("blob.max_wait_msec", &retry.ceiling, kDay * 1000),
+       },
+       .show = [&retry] { return std::to_string(retry.attempts - 1); }},
+      DurationOrDefaultKey<milliseconds>("blob.min_wait_msec", &retry.first_delay, kDay),
+      DurationOrDefaultKey<milliseconds>("blob.max_wait_msec", &retry.ceiling, kDay * 1000),
   };
 }
 
@@ -284,9 +331,10 @@ KindSettings StargzSettings(StargzConfig* config) {
       {.name = "--presenter",
        .type = "NAME",
        .help = "how layers are shown to the kernel: auto, erofs or fuse (default auto)",
-       .set = [config](const std::string& name) {
-         return SetPresenter(name, &config->presenter);
-       }});
+       .key = "presenter",
+       .set = SetChoice(&config->presenter, Presenters())});
+  // The clients' mounter would hide lazy layers where it maps ids: see StargzOptions::overlay.
+  settings.Append(OverlayConfig(&config->overlay, /*remap_ids=*/false));
   return settings;
 }
 

@@ -11,6 +11,7 @@
 #include "services/config.h"
 #include "snapshotters/lazy/filler.h"
 #include "snapshotters/lazy/layer_store.h"
+#include "snapshotters/os/overlay_settings.h"
 #include "snapshotters/registry/blob_client.h"
 
 namespace strata {
@@ -26,6 +27,7 @@ struct StargzConfig {
   PresenterChoice presenter = PresenterChoice::kAuto;
   // Whether room is set aside on the disk for what is still to come of layers that EROFS shows.
   bool reserve_space = true;
+  OverlaySettings overlay;
   LayerStoreOptions layers;  // but for what the root decides
   Filler::Options filler;
   BlobClient::Options blobs;

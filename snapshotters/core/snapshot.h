@@ -50,6 +50,13 @@ struct Mount {
   bool operator==(const Mount&) const = default;
 };
 
+// The label of a Prepare that names what the snapshot would be committed as: a name of the same key
+// space. containerd's client sets it when it unpacks a layer.
+inline constexpr std::string_view kSnapshotRefLabel = "containerd.io/snapshot.ref";
+
+// Around a tenant's name at the beginning of its names (TenantSnapshotter).
+inline constexpr char kTenantMark = '\x01';
+
 // The longest name and the largest label set that a call may carry. Names of 40,000 bytes are in
 // use with containerd's own back ends (snapshots-contract 1.5); the message itself may have 16 MiB.
 inline constexpr size_t kMaxNameBytes = size_t{64} * 1024;

@@ -15,16 +15,12 @@
 
 namespace strata {
 
-// The label of a Prepare that names what the snapshot would be committed as: a name of the same key
-// space. containerd's client sets it for remote snapshots.
-inline constexpr std::string_view kSnapshotRefLabel = "containerd.io/snapshot.ref";
-
 class TenantSnapshotter final : public Snapshotter {
  public:
   // In the store a tenant's names begin with this byte, its name, and this byte again, and may be
   // shorter by as much. The default
   // tenant ("") has the names without it: those that were there before there were tenants.
-  static constexpr char kMark = '\x01';
+  static constexpr char kMark = kTenantMark;
   static constexpr size_t kMaxTenantBytes = 63;
 
   // a-z, 0-9 and '-', at most kMaxTenantBytes; "" is the default tenant. InvalidArgument else.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/core/tree_snapshotter.h"
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -33,8 +34,11 @@ auto Retry(Round round) -> decltype(round()) {
 
 class StoreCursor final : public SnapshotCursor {
  public:
-  // `store` must outlive this.
-  StoreCursor(MetaStore& store, Filter filter) : store_(store), filter_(std::move(filter)) {}
+  using Complete = std::function<void(SnapshotInfo&, SnapshotId)>;
+
+  // `store` must outlive this. `complete`: of each row that matches.
+  StoreCursor(MetaStore& store, Filter filter, Complete complete)
+      : store_(store), filter_(std::move(filter)), complete_(std::move(complete)) {}
 
   StatusOr<std::vector<SnapshotInfo>> Next() override {
     std::vector<SnapshotInfo> rows;
@@ -48,6 +52,7 @@ class StoreCursor final : public SnapshotCursor {
       last_ = page.back().id;
       for (SnapshotRecord& record : page) {
         if (filter_.Matches(record.info)) {
+          complete_(record.info, record.id);
           rows.push_back(std::move(record.info));
         }
       }
@@ -58,6 +63,7 @@ class StoreCursor final : public SnapshotCursor {
  private:
   MetaStore& store_;
   Filter filter_;
+  const Complete complete_;
   SnapshotId last_ = 0;
   bool at_end_ = false;
 };
@@ -75,6 +81,7 @@ StatusOr<SnapshotRecord> TreeSnapshotter::Get(std::string_view name) {
 
 StatusOr<SnapshotInfo> TreeSnapshotter::Stat(CallContext& /*call*/, std::string_view name) {
   STRATA_ASSIGN_OR_RETURN(SnapshotRecord record, Get(name));
+  AddToInfo(record.info, record.id);
   return std::move(record.info);
 }
 
@@ -84,10 +91,14 @@ StatusOr<SnapshotInfo> TreeSnapshotter::Update(CallContext& call, const Snapshot
   STRATA_RETURN_IF_ERROR(ValidateLabels(info.labels));
   STRATA_RETURN_IF_ERROR(call.Check());
   SnapshotInfo updated;
+  SnapshotId id = 0;
   STRATA_RETURN_IF_ERROR(store_.Mutate([&](MetaTransaction& txn) -> Status {
     STRATA_ASSIGN_OR_RETURN(updated, tree::Update(txn, info, mask, clock_.Now()));
+    STRATA_ASSIGN_OR_RETURN(const std::optional<SnapshotRecord> record, txn.Find(info.name));
+    id = record.has_value() ? record->id : 0;
     return OkStatus();
   }));
+  AddToInfo(updated, id);
   return updated;
 }
 
@@ -234,6 +245,10 @@ Status TreeSnapshotter::Commit(CallContext& call, std::string_view name, std::st
     STRATA_RETURN_IF_ERROR(tree::CheckCommit(name, taken.has_value(), key, active));
     STRATA_ASSIGN_OR_RETURN(const Usage usage, Measure(call, *active, /*fresh=*/true));
     STRATA_FAULT_POINT("commit.measured");
+    if (const Status durable = MakeDurable(call, active->id); !durable.ok()) {
+      return MissingDirectory(durable, key, active->id);
+    }
+    STRATA_FAULT_POINT("commit.durable");
     STRATA_RETURN_IF_ERROR(store_.Mutate([&](MetaTransaction& txn) -> Status {
       STRATA_ASSIGN_OR_RETURN(const std::optional<SnapshotRecord> now, txn.Find(key));
       if (now.has_value() && now->id != active->id) {
@@ -264,7 +279,9 @@ Status TreeSnapshotter::Remove(CallContext& call, std::string_view key) {
 StatusOr<std::unique_ptr<SnapshotCursor>> TreeSnapshotter::List(
     CallContext& /*call*/, const std::vector<std::string>& filters) {
   STRATA_ASSIGN_OR_RETURN(Filter filter, Filter::Parse(filters));
-  return std::make_unique<StoreCursor>(store_, std::move(filter));
+  return std::make_unique<StoreCursor>(
+      store_, std::move(filter),
+      [this](SnapshotInfo& info, SnapshotId id) { AddToInfo(info, id); });
 }
 
 Status TreeSnapshotter::Cleanup(CallContext& /*call*/) {

@@ -36,6 +36,9 @@ class TreeSnapshotter : public Snapshotter {
                                                  const std::vector<std::string>& filters) final;
   Status Cleanup(CallContext& call) final;
 
+  // For looking at what is recorded: whoever changes it goes by way of the calls above.
+  [[nodiscard]] MetaStore& store() { return store_; }
+
  protected:
   // `store` and `clock` must outlive this.
   TreeSnapshotter(MetaStore& store, Clock& clock, UsageCache::Options usages = {})
@@ -64,6 +67,13 @@ class TreeSnapshotter : public Snapshotter {
 
   // From id, kind, chain and labels alone, and the same each time for the same record.
   virtual StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) = 0;
+
+  // Adds to an info that is about to be given out what is not in the record.
+  virtual void AddToInfo(SnapshotInfo& /*info*/, SnapshotId /*id*/) {}
+
+  // Active `id` is about to be recorded as committed: whatever is to be durable then, becomes so
+  // now. On error it is not committed.
+  virtual Status MakeDurable(CallContext& /*call*/, SnapshotId /*id*/) { return OkStatus(); }
 
   // Starts to give back what DiscardDirectories left; returns at once.
   virtual Status StartReclaim() = 0;

@@ -7,6 +7,7 @@
 #include "snapshotters/core/lmdb_meta_store.h"
 #include "snapshotters/os/fuse_overlay_probe.h"
 #include "snapshotters/os/id_mapping.h"
+#include "snapshotters/os/overlay_options.h"
 #include "snapshotters/os/probe_directory.h"
 
 namespace strata {
@@ -14,10 +15,17 @@ namespace {
 
 constexpr std::string_view kKind = "fuse-overlayfs";
 
+// Ids are mapped by options of fuse-overlayfs, not of the kernel's mounts.
+OverlaySettings KernelSettings(OverlaySettings settings) {
+  settings.remap_ids = RemapIds::kOff;
+  return settings;
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<FuseOverlayfsSnapshotter>> FuseOverlayfsSnapshotter::Create(
     const FuseOverlayfsOptions& options) {
+  STRATA_RETURN_IF_ERROR(CheckOverlayOptions(options.overlay.mount_options));
   STRATA_ASSIGN_OR_RETURN(std::unique_ptr<StateRoot> root,
                           StateRoot::Open({.path = options.root,
                                            .kind = std::string(kKind),
@@ -43,7 +51,9 @@ FuseOverlayfsSnapshotter::FuseOverlayfsSnapshotter(std::unique_ptr<StateRoot> ro
       root_(std::move(root)),
       store_(std::move(store)),
       directories_(*root_, *store_, OverlayLayers::Shapes(), options.reaper),
-      layers_(directories_, {}) {}
+      layers_(directories_, KernelSettings(options.overlay)),
+      remap_ids_(options.overlay.remap_ids != RemapIds::kOff),
+      sync_at_commit_(options.sync_at_commit) {}
 
 StatusOr<SnapshotId> FuseOverlayfsSnapshotter::CreateDirectories(CallContext& /*call*/,
                                                                  const NewSnapshot& wanted) {
@@ -57,8 +67,8 @@ StatusOr<SnapshotId> FuseOverlayfsSnapshotter::CreateDirectories(CallContext& /*
 
 Status FuseOverlayfsSnapshotter::SetOwner(SnapshotId id, const NewSnapshot& wanted) {
   STRATA_ASSIGN_OR_RETURN(std::optional<HostOwner> owner, MappedRoot(wanted.labels));
-  if (!wanted.chain.empty()) {
-    // The mount maps what is on disk, and that is the container's ids: an owner that is mapped
+  if (!wanted.chain.empty() && (remap_ids_ || !owner.has_value())) {
+    // Where the mount maps what is on disk, that is the container's ids: an owner that is mapped
     // already would be mapped again.
     STRATA_ASSIGN_OR_RETURN(owner, layers_.OwnerOf(wanted.chain.front()));
   }
@@ -79,10 +89,13 @@ StatusOr<std::vector<Mount>> FuseOverlayfsSnapshotter::BuildMounts(const Snapsho
   for (const SnapshotId id : record.chain) {
     lower.push_back(layers_.FilesOf(id));
   }
-  std::vector<Mount> mounts = layers_.MountsOf(record.id, record.info.kind, lower);
+  STRATA_ASSIGN_OR_RETURN(std::vector<Mount> mounts, layers_.MountsOf(record, lower));
   for (Mount& mount : mounts) {
-    if (mount.type == "overlay") {
-      mount.type = kFuseOverlayType;
+    if (mount.type != "overlay") {
+      continue;
+    }
+    mount.type = kFuseOverlayType;
+    if (remap_ids_) {
       // Labels can be changed after they were checked.
       STRATA_ASSIGN_OR_RETURN(std::vector<std::string> mapping,
                               FuseMappingOptions(record.info.labels));

@@ -19,9 +19,12 @@
 namespace strata {
 
 struct FuseOverlayfsOptions {
-  std::string root;                 // absolute
-  bool allow_volatile = false;      // a root on tmpfs will do
-  std::string anchor_dir;           // see StateRootOptions
+  std::string root;             // absolute
+  bool allow_volatile = false;  // a root on tmpfs will do
+  std::string anchor_dir;       // see StateRootOptions
+  // kAuto is kOn: every client passes fuse-overlayfs its options on.
+  OverlaySettings overlay;
+  SyncAtCommit sync_at_commit = SyncAtCommit::kNone;
   Clock* clock = &Clock::System();  // must outlive the snapshotter
   Reaper::Options reaper;
 };
@@ -41,6 +44,10 @@ class FuseOverlayfsSnapshotter final : public TreeSnapshotter {
   void DiscardDirectories(SnapshotId id) override;
   StatusOr<Usage> MeasureUsage(CallContext& call, SnapshotId id) override;
   StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) override;
+  void AddToInfo(SnapshotInfo& info, SnapshotId id) override { layers_.AddTo(info, id); }
+  Status MakeDurable(CallContext& call, SnapshotId id) override {
+    return layers_.Sync(call, id, sync_at_commit_);
+  }
   Status StartReclaim() override;
 
  private:
@@ -54,6 +61,8 @@ class FuseOverlayfsSnapshotter final : public TreeSnapshotter {
   const std::unique_ptr<MetaStore> store_;
   SnapshotDirectories directories_;  // its threads use the store and the root
   OverlayLayers layers_;
+  const bool remap_ids_;
+  const SyncAtCommit sync_at_commit_;
 };
 
 }  // namespace strata

@@ -37,6 +37,7 @@ StatusOr<std::unique_ptr<NativeSnapshotter>> NativeSnapshotter::Create(
 NativeSnapshotter::NativeSnapshotter(std::unique_ptr<StateRoot> root,
                                      std::unique_ptr<MetaStore> store, const NativeOptions& options)
     : TreeSnapshotter(*store, *options.clock),
+      sync_at_commit_(options.sync_at_commit),
       root_(std::move(root)),
       store_(std::move(store)),
       directories_(*root_, *store_, {{.mode = 0755}}, options.reaper) {}
@@ -82,6 +83,14 @@ StatusOr<std::vector<Mount>> NativeSnapshotter::BuildMounts(const SnapshotRecord
                              .source = directories_.PathOf(shown),
                              .target = "",
                              .options = {"rbind", writable ? "rw" : "ro"}}};
+}
+
+Status NativeSnapshotter::MakeDurable(CallContext& call, SnapshotId id) {
+  if (sync_at_commit_ == SyncAtCommit::kNone) {
+    return OkStatus();
+  }
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd tree, directories_.Open(id));
+  return SyncTree(call, tree.get(), sync_at_commit_);
 }
 
 Status NativeSnapshotter::StartReclaim() {

@@ -14,13 +14,15 @@
 #include "snapshotters/core/tree_snapshotter.h"
 #include "snapshotters/os/snapshot_directories.h"
 #include "snapshotters/os/state_root.h"
+#include "snapshotters/os/tree_sync.h"
 
 namespace strata {
 
 struct NativeOptions {
-  std::string root;                 // absolute
-  bool allow_volatile = false;      // a root on tmpfs will do
-  std::string anchor_dir;           // see StateRootOptions
+  std::string root;             // absolute
+  bool allow_volatile = false;  // a root on tmpfs will do
+  std::string anchor_dir;       // see StateRootOptions
+  SyncAtCommit sync_at_commit = SyncAtCommit::kNone;
   Clock* clock = &Clock::System();  // must outlive the snapshotter
   Reaper::Options reaper;
 };
@@ -38,6 +40,7 @@ class NativeSnapshotter final : public TreeSnapshotter {
   void DiscardDirectories(SnapshotId id) override;
   StatusOr<Usage> MeasureUsage(CallContext& call, SnapshotId id) override;
   StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) override;
+  Status MakeDurable(CallContext& call, SnapshotId id) override;
   Status StartReclaim() override;
 
  private:
@@ -47,6 +50,7 @@ class NativeSnapshotter final : public TreeSnapshotter {
   // Copies the parent's tree into the new directory `id`.
   Status FillFromParent(CallContext& call, SnapshotId id, SnapshotId parent);
 
+  const SyncAtCommit sync_at_commit_;
   const std::unique_ptr<StateRoot> root_;
   const std::unique_ptr<MetaStore> store_;
   SnapshotDirectories directories_;  // last: its threads use the store and the root

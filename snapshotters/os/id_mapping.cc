@@ -36,6 +36,20 @@ StatusOr<uint32_t> HostIdOfZero(std::string_view label, const std::string& value
   return *host;
 }
 
+// The labels that are there, verbatim, behind the names of their options.
+StatusOr<std::vector<std::string>> OptionsOf(const Labels& labels, const char* uid_option,
+                                             const char* gid_option) {
+  std::vector<std::string> options;
+  for (const auto& [label, option] :
+       {std::pair(kUidMappingLabel, uid_option), std::pair(kGidMappingLabel, gid_option)}) {
+    if (const auto found = labels.find(label); found != labels.end()) {
+      STRATA_RETURN_IF_ERROR(HostIdOfZero(label, found->second).status());
+      options.push_back(option + found->second);
+    }
+  }
+  return options;
+}
+
 }  // namespace
 
 StatusOr<std::optional<HostOwner>> MappedRoot(const Labels& labels) {
@@ -54,18 +68,15 @@ StatusOr<std::optional<HostOwner>> MappedRoot(const Labels& labels) {
   return std::optional<HostOwner>(owner);
 }
 
+StatusOr<std::vector<std::string>> MappingOptions(const Labels& labels) {
+  return OptionsOf(labels, "uidmap=", "gidmap=");
+}
+
 StatusOr<std::vector<std::string>> FuseMappingOptions(const Labels& labels) {
-  std::vector<std::string> options;
-  for (const auto& [label, option] :
-       {std::pair(kUidMappingLabel, "uidmapping="), std::pair(kGidMappingLabel, "gidmapping=")}) {
-    const auto found = labels.find(label);
-    if (found == labels.end()) {
-      continue;
-    }
-    STRATA_RETURN_IF_ERROR(HostIdOfZero(label, found->second).status());
-    std::string value = found->second;
-    std::replace(value.begin(), value.end(), ',', ':');
-    options.push_back(option + value);
+  STRATA_ASSIGN_OR_RETURN(std::vector<std::string> options,
+                          OptionsOf(labels, "uidmapping=", "gidmapping="));
+  for (std::string& option : options) {
+    std::replace(option.begin(), option.end(), ',', ':');
   }
   return options;
 }

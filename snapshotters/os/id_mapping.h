@@ -29,6 +29,10 @@ struct HostOwner {
 // when a label is malformed or does not map container id 0.
 StatusOr<std::optional<HostOwner>> MappedRoot(const Labels& labels);
 
+// The labels that are there as options of a bind or an overlay mount, for clients that map ids
+// themselves: "uidmap=0:100000:65536,..." and "gidmap=...". Errors as MappedRoot's.
+StatusOr<std::vector<std::string>> MappingOptions(const Labels& labels);
+
 // The labels that are there as options of a fuse-overlayfs mount: "uidmapping=0:100000:65536:..."
 // and "gidmapping=...", with ':' between entries too (fuse-overlayfs(1)). Errors as MappedRoot's.
 StatusOr<std::vector<std::string>> FuseMappingOptions(const Labels& labels);

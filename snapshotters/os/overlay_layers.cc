@@ -62,33 +62,50 @@ StatusOr<Usage> OverlayLayers::Measure(CallContext& call, SnapshotId id) {
   return DiskUsage(call, files.get());
 }
 
-std::vector<Mount> OverlayLayers::MountsOf(SnapshotId id, Kind kind,
-                                           const std::vector<std::string>& lower) const {
-  const bool writable = kind == Kind::kActive;
-  const auto bind = [writable](std::string source) {
-    return Mount{.type = "bind",
-                 .source = std::move(source),
-                 .target = "",
-                 .options = {writable ? "rw" : "ro", "rbind"}};
-  };
-  if (lower.empty()) {
-    return {bind(FilesOf(id))};
+Status OverlayLayers::Sync(const CallContext& call, SnapshotId id, SyncAtCommit how) {
+  if (how == SyncAtCommit::kNone) {
+    return OkStatus();
   }
-  if (!writable && lower.size() == 1) {
-    return {bind(lower.front())};
-  }
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd files, directories_.Open(id, "fs"));
+  return SyncTree(call, files.get(), how);
+}
+
+StatusOr<std::vector<Mount>> OverlayLayers::MountsOf(const SnapshotRecord& record,
+                                                     const std::vector<std::string>& lower) const {
+  const SnapshotInfo& info = record.info;
+  const bool writable = info.kind == Kind::kActive;
   std::vector<std::string> options;
+  if (settings_.remap_ids == RemapIds::kOn) {
+    STRATA_ASSIGN_OR_RETURN(options, MappingOptions(info.labels));
+  }
+  if (lower.empty() || (!writable && lower.size() == 1)) {
+    options.insert(options.end(), {writable ? "rw" : "ro", "rbind"});
+    return std::vector<Mount>{{.type = "bind",
+                               .source = lower.empty() ? FilesOf(record.id) : lower.front(),
+                               .target = "",
+                               .options = std::move(options)}};
+  }
   if (writable) {
-    options.push_back("workdir=" + directories_.PathOf(id) + "/work");
-    options.push_back("upperdir=" + FilesOf(id));
+    options.push_back("workdir=" + directories_.PathOf(record.id) + "/work");
+    options.push_back("upperdir=" + FilesOf(record.id));
   }
   std::string all = "lowerdir=";
   for (size_t i = 0; i < lower.size(); ++i) {
     all += (i == 0 ? "" : ":") + lower[i];
   }
   options.push_back(std::move(all));
-  options.insert(options.end(), mount_options_.begin(), mount_options_.end());
-  return {{.type = "overlay", .source = "overlay", .target = "", .options = std::move(options)}};
+  if (writable && settings_.volatile_containers && !IsUnpack(info.name, info.labels)) {
+    options.emplace_back("volatile");
+  }
+  options.insert(options.end(), settings_.mount_options.begin(), settings_.mount_options.end());
+  return std::vector<Mount>{
+      {.type = "overlay", .source = "overlay", .target = "", .options = std::move(options)}};
+}
+
+void OverlayLayers::AddTo(SnapshotInfo& info, SnapshotId id) const {
+  if (settings_.upperdir_label) {
+    info.labels.insert_or_assign(std::string(kUpperdirLabel), FilesOf(id));
+  }
 }
 
 }  // namespace strata

@@ -12,7 +12,9 @@
 #include "snapshotters/core/call_context.h"
 #include "snapshotters/core/meta_store.h"
 #include "snapshotters/os/id_mapping.h"
+#include "snapshotters/os/overlay_settings.h"
 #include "snapshotters/os/snapshot_directories.h"
+#include "snapshotters/os/tree_sync.h"
 
 namespace strata {
 
@@ -21,10 +23,9 @@ class OverlayLayers {
   // Shapes for SnapshotDirectories, first those of this class; a kind may append its own.
   static std::vector<SpareDirectories::Shape> Shapes();
 
-  // `directories`, made with Shapes(), must outlive this. `mount_options` are appended to overlay
-  // mounts, never to binds.
-  OverlayLayers(SnapshotDirectories& directories, std::vector<std::string> mount_options)
-      : directories_(directories), mount_options_(std::move(mount_options)) {}
+  // `directories`, made with Shapes(), must outlive this.
+  OverlayLayers(SnapshotDirectories& directories, OverlaySettings settings)
+      : directories_(directories), settings_(std::move(settings)) {}
 
   // The folder of a new snapshot, durable.
   StatusOr<SnapshotId> Take(Kind kind);
@@ -40,13 +41,21 @@ class OverlayLayers {
   // Bytes and inodes of `fs`; NotFound when it is not there.
   StatusOr<Usage> Measure(CallContext& call, SnapshotId id);
 
-  // Mounts of snapshot `id` over `lower`: the directories of its parents, the immediate one first.
-  [[nodiscard]] std::vector<Mount> MountsOf(SnapshotId id, Kind kind,
-                                            const std::vector<std::string>& lower) const;
+  // Makes the snapshot's own files durable; NotFound when they are not there.
+  Status Sync(const CallContext& call, SnapshotId id, SyncAtCommit how);
+
+  // Mounts of a snapshot over `lower`: the directories of its parents, the immediate one first.
+  // InvalidArgument: mapping labels that were spoiled after they had been checked.
+  [[nodiscard]] StatusOr<std::vector<Mount>> MountsOf(const SnapshotRecord& record,
+                                                      const std::vector<std::string>& lower) const;
+
+  // Adds what the settings want infos to say of the snapshot; whether they want anything.
+  [[nodiscard]] bool adds_to_infos() const { return settings_.upperdir_label; }
+  void AddTo(SnapshotInfo& info, SnapshotId id) const;
 
  private:
   SnapshotDirectories& directories_;
-  const std::vector<std::string> mount_options_;
+  const OverlaySettings settings_;
 };
 
 }  // namespace strata

@@ -16,11 +16,19 @@ bool HasMountOption(const std::vector<std::string>& options, std::string_view na
 
 Status CheckOverlayOptions(const std::vector<std::string>& options) {
   for (const std::string& option : options) {
-    for (const std::string_view reserved : {"lowerdir", "upperdir", "workdir", "ro"}) {
+    for (const std::string_view reserved :
+         {"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir", "ro", "uidmap", "gidmap",
+          "uidmapping", "gidmapping"}) {
       if (HasMountOption({option}, reserved)) {
         return MakeStatus(StatusCode::kInvalidArgument,
                           "mount option '" + option + "': the snapshotter sets it itself");
       }
+    }
+    if (HasMountOption({option}, "volatile")) {
+      return MakeStatus(StatusCode::kInvalidArgument,
+                        "mount option '" + option +
+                            "': layers that are unpacked would have it, too, and may be lost with "
+                            "the power after they were recorded; use the setting 'volatile'");
     }
     if (option.empty() || option.find(',') != std::string::npos) {
       return MakeStatus(StatusCode::kInvalidArgument,

@@ -9,6 +9,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
@@ -77,11 +78,11 @@ StatusOr<bool> SupportsDType(const std::string& directory) {
   }
 }
 
-Status ProbeOverlay(const std::string& directory) {
+Status ProbeOverlay(const std::string& directory, const std::vector<std::string>& more_options) {
   STRATA_ASSIGN_OR_RETURN(const bool needs_user_xattr, NeedsUserXattr(directory));
   STRATA_ASSIGN_OR_RETURN(const ProbeDirectory probe, ProbeDirectory::Create(directory));
-  std::vector<std::string> options;
-  if (needs_user_xattr) {
+  std::vector<std::string> options = more_options;
+  if (needs_user_xattr && std::find(options.begin(), options.end(), "userxattr") == options.end()) {
     options.emplace_back("userxattr");
   }
   STRATA_ASSIGN_OR_RETURN(ScopedMount merged, MountOverlay(probe, options));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "snapshotters/base/status.h"
 
@@ -16,8 +17,8 @@ namespace strata {
 StatusOr<bool> SupportsDType(const std::string& directory);
 
 // OK when an overlay with two lower layers, an upper and a work directory inside `directory` mounts
-// and a file written through it is in the upper layer; else the kernel's reason.
-Status ProbeOverlay(const std::string& directory);
+// with `options` and a file written through it is in the upper layer; else the kernel's reason.
+Status ProbeOverlay(const std::string& directory, const std::vector<std::string>& options = {});
 
 // Whether this process lives in a user namespace other than the initial one (/proc/self/uid_map).
 bool RunningInUserNamespace();

@@ -16,15 +16,13 @@ constexpr std::string_view kKind = "overlayfs";
 
 StatusOr<std::unique_ptr<OverlayfsSnapshotter>> OverlayfsSnapshotter::Create(
     const OverlayfsOptions& options) {
-  STRATA_RETURN_IF_ERROR(CheckOverlayOptions(options.mount_options));
+  STRATA_RETURN_IF_ERROR(CheckOverlayOptions(options.overlay.mount_options));
   STRATA_ASSIGN_OR_RETURN(std::unique_ptr<StateRoot> root,
                           StateRoot::Open({.path = options.root,
                                            .kind = std::string(kKind),
                                            .allow_volatile = options.allow_volatile,
                                            .anchor_dir = options.anchor_dir}));
-  STRATA_RETURN_IF_ERROR(CheckOverlayRoot(*root));
-  STRATA_ASSIGN_OR_RETURN(std::vector<std::string> mount_options,
-                          EffectiveOverlayOptions(*root, options.mount_options));
+  STRATA_ASSIGN_OR_RETURN(OverlaySettings settings, ProbeOverlaySettings(*root, options.overlay));
   STRATA_ASSIGN_OR_RETURN(std::unique_ptr<MetaStore> store,
                           OpenLmdbMetaStore({.directory = root->metadata_path(),
                                              .kind = std::string(kKind),
@@ -32,19 +30,20 @@ StatusOr<std::unique_ptr<OverlayfsSnapshotter>> OverlayfsSnapshotter::Create(
                                              .create = root->fresh(),
                                              .lock_directory = root->lock_directory()}));
   STRATA_RETURN_IF_ERROR(root->MarkComplete());
-  return std::unique_ptr<OverlayfsSnapshotter>(new OverlayfsSnapshotter(
-      std::move(root), std::move(store), options, std::move(mount_options)));
+  return std::unique_ptr<OverlayfsSnapshotter>(
+      new OverlayfsSnapshotter(std::move(root), std::move(store), options, std::move(settings)));
 }
 
 OverlayfsSnapshotter::OverlayfsSnapshotter(std::unique_ptr<StateRoot> root,
                                            std::unique_ptr<MetaStore> store,
                                            const OverlayfsOptions& options,
-                                           std::vector<std::string> mount_options)
+                                           OverlaySettings settings)
     : TreeSnapshotter(*store, *options.clock),
       root_(std::move(root)),
       store_(std::move(store)),
       directories_(*root_, *store_, OverlayLayers::Shapes(), options.reaper),
-      layers_(directories_, std::move(mount_options)) {}
+      layers_(directories_, std::move(settings)),
+      sync_at_commit_(options.sync_at_commit) {}
 
 StatusOr<SnapshotId> OverlayfsSnapshotter::CreateDirectories(CallContext& /*call*/,
                                                              const NewSnapshot& wanted) {
@@ -78,7 +77,7 @@ StatusOr<std::vector<Mount>> OverlayfsSnapshotter::BuildMounts(const SnapshotRec
   for (const SnapshotId id : record.chain) {
     lower.push_back(layers_.FilesOf(id));
   }
-  return layers_.MountsOf(record.id, record.info.kind, lower);
+  return layers_.MountsOf(record, lower);
 }
 
 Status OverlayfsSnapshotter::StartReclaim() {

@@ -18,11 +18,13 @@
 namespace strata {
 
 struct OverlayfsOptions {
-  std::string root;                        // absolute
-  bool allow_volatile = false;             // a root on tmpfs will do
-  std::string anchor_dir;                  // see StateRootOptions
-  std::vector<std::string> mount_options;  // appended to overlay mounts, never to binds
-  Clock* clock = &Clock::System();         // must outlive the snapshotter
+  std::string root;             // absolute
+  bool allow_volatile = false;  // a root on tmpfs will do
+  std::string anchor_dir;       // see StateRootOptions
+  // kAuto is kOff: options for mapped ids are what only some clients understand.
+  OverlaySettings overlay;
+  SyncAtCommit sync_at_commit = SyncAtCommit::kNone;
+  Clock* clock = &Clock::System();  // must outlive the snapshotter
   Reaper::Options reaper;
 };
 
@@ -40,11 +42,15 @@ class OverlayfsSnapshotter final : public TreeSnapshotter {
   void DiscardDirectories(SnapshotId id) override;
   StatusOr<Usage> MeasureUsage(CallContext& call, SnapshotId id) override;
   StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) override;
+  void AddToInfo(SnapshotInfo& info, SnapshotId id) override { layers_.AddTo(info, id); }
+  Status MakeDurable(CallContext& call, SnapshotId id) override {
+    return layers_.Sync(call, id, sync_at_commit_);
+  }
   Status StartReclaim() override;
 
  private:
   OverlayfsSnapshotter(std::unique_ptr<StateRoot> root, std::unique_ptr<MetaStore> store,
-                       const OverlayfsOptions& options, std::vector<std::string> mount_options);
+                       const OverlayfsOptions& options, OverlaySettings settings);
 
   // Gives `fs` of new snapshot `id` the owner that the labels or the parent ask for.
   Status SetOwner(SnapshotId id, const NewSnapshot& wanted);
@@ -53,6 +59,7 @@ class OverlayfsSnapshotter final : public TreeSnapshotter {
   const std::unique_ptr<MetaStore> store_;
   SnapshotDirectories directories_;  // its threads use the store and the root
   OverlayLayers layers_;
+  const SyncAtCommit sync_at_commit_;
 };
 
 }  // namespace strata

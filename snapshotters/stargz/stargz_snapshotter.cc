@@ -60,16 +60,16 @@ Status TargetIsThere(std::string_view target) {
 
 StatusOr<std::unique_ptr<StargzSnapshotter>> StargzSnapshotter::Create(
     const StargzOptions& options) {
-  STRATA_RETURN_IF_ERROR(CheckOverlayOptions(options.mount_options));
+  STRATA_RETURN_IF_ERROR(CheckOverlayOptions(options.overlay.mount_options));
   STRATA_ASSIGN_OR_RETURN(std::unique_ptr<StateRoot> root,
                           StateRoot::Open({.path = options.root,
                                            .kind = std::string(kKind),
                                            .allow_volatile = options.allow_volatile,
                                            .anchor_dir = options.anchor_dir,
                                            .kind_folders = options.layer_folders}));
-  STRATA_RETURN_IF_ERROR(CheckOverlayRoot(*root));
-  STRATA_ASSIGN_OR_RETURN(std::vector<std::string> mount_options,
-                          EffectiveOverlayOptions(*root, options.mount_options));
+  OverlaySettings wanted = options.overlay;
+  wanted.remap_ids = RemapIds::kOff;
+  STRATA_ASSIGN_OR_RETURN(OverlaySettings settings, ProbeOverlaySettings(*root, std::move(wanted)));
   STRATA_ASSIGN_OR_RETURN(std::unique_ptr<MetaStore> store,
                           OpenLmdbMetaStore({.directory = root->metadata_path(),
                                              .kind = std::string(kKind),
@@ -81,26 +81,26 @@ StatusOr<std::unique_ptr<StargzSnapshotter>> StargzSnapshotter::Create(
   STRATA_ASSIGN_OR_RETURN(
       std::unique_ptr<LayerStack> stack,
       options.open_layers({.path = root->path(),
-                           .user_xattr = HasMountOption(mount_options, "userxattr"),
+                           .user_xattr = HasMountOption(settings.mount_options, "userxattr"),
                            .referenced = [all = links.get()] { return all->All(); }}));
   return std::unique_ptr<StargzSnapshotter>(
       new StargzSnapshotter(std::move(root), std::move(store), std::move(links), std::move(stack),
-                            options, std::move(mount_options)));
+                            options, std::move(settings)));
 }
 
 StargzSnapshotter::StargzSnapshotter(std::unique_ptr<StateRoot> root,
                                      std::unique_ptr<MetaStore> store,
                                      std::unique_ptr<LayerLinks> links,
                                      std::unique_ptr<LayerStack> stack,
-                                     const StargzOptions& options,
-                                     std::vector<std::string> mount_options)
+                                     const StargzOptions& options, OverlaySettings settings)
     : TreeSnapshotter(*store, *options.clock),
       root_(std::move(root)),
       store_(std::move(store)),
       links_(std::move(links)),
       stack_(std::move(stack)),
       directories_(*root_, *store_, Shapes(), options.reaper),
-      layers_(directories_, std::move(mount_options)) {}
+      layers_(directories_, std::move(settings)),
+      sync_at_commit_(options.sync_at_commit) {}
 
 StatusOr<std::vector<Mount>> StargzSnapshotter::Prepare(CallContext& call, std::string_view key,
                                                         std::string_view parent,
@@ -319,7 +319,18 @@ StatusOr<std::vector<Mount>> StargzSnapshotter::BuildMounts(const SnapshotRecord
     }
     lower.push_back(lazy().PathOf(*layer));
   }
-  return layers_.MountsOf(record.id, record.info.kind, lower);
+  return layers_.MountsOf(record, lower);
+}
+
+void StargzSnapshotter::AddToInfo(SnapshotInfo& info, SnapshotId id) {
+  if (!layers_.adds_to_infos()) {
+    return;
+  }
+  // A lazy layer has no files of its own. What cannot be told is left out.
+  const StatusOr<std::optional<uint64_t>> layer = links_->Find(id);
+  if (layer.ok() && !layer->has_value()) {
+    layers_.AddTo(info, id);
+  }
 }
 
 Status StargzSnapshotter::StartReclaim() {

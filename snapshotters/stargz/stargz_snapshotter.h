@@ -40,11 +40,14 @@ struct LayerRoot {
 };
 
 struct StargzOptions {
-  std::string root;                        // absolute
-  bool allow_volatile = false;             // a root on tmpfs will do
-  std::string anchor_dir;                  // see StateRootOptions
-  std::vector<std::string> mount_options;  // appended to overlay mounts, never to binds
-  Clock* clock = &Clock::System();         // must outlive the snapshotter
+  std::string root;             // absolute
+  bool allow_volatile = false;  // a root on tmpfs will do
+  std::string anchor_dir;       // see StateRootOptions
+  // Ids are not mapped, whatever remap_ids says: a client that maps those of a folder in which all
+  // layers are would not map the mounts in it, which lazy layers are, but hide them.
+  OverlaySettings overlay;
+  SyncAtCommit sync_at_commit = SyncAtCommit::kNone;
+  Clock* clock = &Clock::System();  // must outlive the snapshotter
   Reaper::Options reaper;
   // Folders that the layers have in the root.
   std::vector<std::string> layer_folders;
@@ -73,12 +76,16 @@ class StargzSnapshotter final : public TreeSnapshotter {
   // Of a lazy layer: what is on disk now, not what was there when it was committed.
   StatusOr<Usage> CommittedUsage(const SnapshotRecord& record) override;
   StatusOr<std::vector<Mount>> BuildMounts(const SnapshotRecord& record) override;
+  void AddToInfo(SnapshotInfo& info, SnapshotId id) override;
+  Status MakeDurable(CallContext& call, SnapshotId id) override {
+    return layers_.Sync(call, id, sync_at_commit_);
+  }
   Status StartReclaim() override;
 
  private:
   StargzSnapshotter(std::unique_ptr<StateRoot> root, std::unique_ptr<MetaStore> store,
                     std::unique_ptr<LayerLinks> links, std::unique_ptr<LayerStack> stack,
-                    const StargzOptions& options, std::vector<std::string> mount_options);
+                    const StargzOptions& options, OverlaySettings settings);
 
   // A Prepare that may be answered by a committed snapshot.
   struct Wanted {
@@ -108,6 +115,7 @@ class StargzSnapshotter final : public TreeSnapshotter {
   const std::unique_ptr<LayerStack> stack_;
   SnapshotDirectories directories_;
   OverlayLayers layers_;
+  const SyncAtCommit sync_at_commit_;
   AnnouncedLayers announced_;
 };
 

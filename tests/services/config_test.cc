@@ -12,6 +12,7 @@
 #include <ostream>
 #include <regex>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <variant>
@@ -26,13 +27,16 @@ namespace strata {
 static bool operator==(const DaemonConfig& a, const DaemonConfig& b) {
   return a.root == b.root && a.socket == b.socket && a.log_level == b.log_level &&
          a.log_format == b.log_format && a.allow_volatile_root == b.allow_volatile_root &&
-         a.anchor_dir == b.anchor_dir;
+         a.anchor_dir == b.anchor_dir && a.sync_at_commit == b.sync_at_commit &&
+         a.synchronous_removal == b.synchronous_removal && a.tenants == b.tenants;
 }
 
 static void PrintTo(const DaemonConfig& config, std::ostream* out) {
   *out << "root '" << config.root << "' socket '" << config.socket << "' log level "
        << static_cast<int>(config.log_level) << " format " << static_cast<int>(config.log_format)
-       << " volatile " << config.allow_volatile_root << " anchors '" << config.anchor_dir << "'";
+       << " volatile " << config.allow_volatile_root << " anchors '" << config.anchor_dir
+       << "' sync " << static_cast<int>(config.sync_at_commit) << " removal "
+       << config.synchronous_removal << " tenants " << config.tenants.size();
 }
 
 }  // namespace strata
@@ -43,6 +47,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 constexpr const char* kDefaultFile = "/etc/strata/overlayfs.toml";
 constexpr const char* kFile = "/my.toml";
@@ -144,6 +149,16 @@ std::vector<SettingCase> SettingCases() {
        "anchor_dir = '/a'",
        With(&DaemonConfig::anchor_dir, std::string("/a")),
        "anchor_dir = '/other'"},
+      {"sync_at_commit",
+       {"--sync-at-commit", "layer"},
+       "sync_at_commit = 'layer'",
+       With(&DaemonConfig::sync_at_commit, SyncAtCommit::kLayer),
+       "sync_at_commit = 'filesystem'"},
+      {"synchronous_removal",
+       {"--synchronous-removal"},
+       "synchronous_removal = true",
+       With(&DaemonConfig::synchronous_removal, true),
+       "synchronous_removal = false"},
       {"no_anchor_dir",
        {"--anchor-dir", ""},
        "anchor_dir = ''",
@@ -217,7 +232,7 @@ std::set<std::string> SettingFlags() {
        match != std::sregex_iterator(); ++match) {
     found.insert((*match)[1]);
   }
-  for (const char* other : {"check", "config", "help", "version"}) {
+  for (const char* other : {"check", "config", "help", "print-config", "version"}) {
     EXPECT_EQ(found.erase(other), 1U) << other;
   }
   return found;
@@ -324,6 +339,19 @@ INSTANTIATE_TEST_SUITE_P(
                     "anchor_dir = false\n",
                     1,
                     {"'anchor_dir'", "expected a string"}},
+        BadFileCase{"UnknownSync", "sync_at_commit = 'all'", 1, {"none, layer or filesystem"}},
+        BadFileCase{"TenantAsTable", "\n[tenant]\nname = 'a'\n", 2, {"'tenant'", "[[tenant]]"}},
+        BadFileCase{"TenantWithoutName", "[[tenant]]\nsocket = '/s'\n", 1, {"expected a 'name'"}},
+        BadFileCase{"TenantsName", "[[tenant]]\nname = 'A_b'\n", 2, {"a-z, 0-9 and '-'"}},
+        BadFileCase{"ReservedTenant", "[[tenant]]\nname = 'grpc'\n", 2, {"not for tenants"}},
+        BadFileCase{"UnknownKeyOfATenant",
+                    "[[tenant]]\nname = 'a'\nroot = '/r'\n",
+                    3,
+                    {"'tenant.root'", "name, socket"}},
+        BadFileCase{"TenantTwice",
+                    "[[tenant]]\nname = 'a'\n[[tenant]]\nname = 'a'\n",
+                    3,
+                    {"there is a tenant 'a' already"}},
         BadFileCase{"OpenString", "root = '/r'\nsocket = '/s\n", 2, {}},
         BadFileCase{"NoValue", "\nroot =\n", 2, {}},
         BadFileCase{"NoSyntaxAtAll", "root = '/r'\nsome words\n", 2, {}},
@@ -448,6 +476,82 @@ TEST(ConfigFileTest, IsRefusedAboveAMebibyte) {
   const std::string path = directory.Join("large.toml");
   std::ofstream(path) << std::string((1 << 20) + 1, '#');
   EXPECT_THAT(ReadConfigFile(path), Not(IsOk()));
+}
+
+TEST(ConfigTest, TenantsHaveSocketsOrWaitForOnes) {
+  STRATA_ASSERT_OK_AND_ASSIGN(
+      const DaemonConfig config,
+      ReadSettings({}, {{kDefaultFile,
+                         "[[tenant]]\nname = 'buildkit'\nsocket = '/b.sock'\n"
+                         "[[tenant]]\nname = 'podman'\n"}}));
+  EXPECT_EQ(config.tenants, (std::vector<TenantConfig>{{.name = "buildkit", .socket = "/b.sock"},
+                                                       {.name = "podman", .socket = ""}}));
+}
+
+TEST(ConfigTest, TenantsDoNotShareASocket) {
+  const std::string one = "[[tenant]]\nname = 'a'\nsocket = '/a.sock'\n";
+  EXPECT_THAT(
+      ReadSettings({}, {{kDefaultFile, one + "[[tenant]]\nname = 'b'\nsocket = '/a.sock'\n"}}),
+      StatusIs(StatusCode::kInvalidArgument,
+               AllOf(HasSubstr("tenant 'b'"), HasSubstr("tenant 'a'"))));
+  // The flag goes before the file, so this cannot be said of a line.
+  EXPECT_THAT(ReadSettings({"--socket", "/a.sock"}, {{kDefaultFile, one}}),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("the daemon itself")));
+}
+
+// The lines of --print-config, but for the first.
+std::vector<std::string> PrintedConfig(const Arguments& arguments, const Files& files) {
+  Arguments all = arguments;
+  all.emplace_back("--print-config");
+  const auto result = Read(all, files);
+  EXPECT_THAT(result, IsOk());
+  const auto* print = result.ok() ? std::get_if<PrintAndExit>(&*result) : nullptr;
+  std::istringstream text(print == nullptr ? "" : print->text);
+  std::string line;
+  std::getline(text, line);
+  EXPECT_EQ(line, "# strata-overlayfs 1.2.3");
+  std::vector<std::string> lines;
+  while (std::getline(text, line)) {
+    lines.push_back(line);
+  }
+  return lines;
+}
+
+TEST(ConfigPrintTest, SaysWhereEachValueComesFrom) {
+  const std::vector<std::string> lines =
+      PrintedConfig({"--config", kFile, "--root", "/flag", "--synchronous-removal"},
+                    {{kFile, "root = '/file'\n\nlog_format = 'json'\n[[tenant]]\nname = 'a'\n"}});
+  EXPECT_THAT(
+      lines, UnorderedElementsAre(
+                 "root = \"/flag\"  # --root", "socket = \"/run/strata/overlayfs.sock\"  # default",
+                 "log_level = \"info\"  # default", "log_format = \"json\"  # /my.toml:3",
+                 "anchor_dir = \"/var/lib/strata/anchors\"  # default",
+                 "allow_volatile_root = false  # default", "sync_at_commit = \"none\"  # default",
+                 "synchronous_removal = true  # --synchronous-removal",
+                 "tenant = [{ name = \"a\" }]  # /my.toml:4"));
+}
+
+TEST(ConfigPrintTest, IsAFileThatSaysTheSame) {
+  const Files odd = {{kFile, R"(
+root = "/with \"quotes\" and \\ and \t"
+log_level = "debug"
+[[tenant]]
+name = "a"
+socket = "/a.sock"
+)"}};
+  std::string printed;
+  for (const std::string& line : PrintedConfig({"--config", kFile}, odd)) {
+    printed += line + "\n";
+  }
+  STRATA_ASSERT_OK_AND_ASSIGN(const DaemonConfig first, ReadSettings({"--config", kFile}, odd));
+  STRATA_ASSERT_OK_AND_ASSIGN(const DaemonConfig second,
+                              ReadSettings({"--config", kFile}, {{kFile, printed}}));
+  EXPECT_EQ(first, second);
+}
+
+TEST(ConfigPrintTest, RefusesABadConfiguration) {
+  EXPECT_THAT(Read({"--print-config", "--log-level", "loud"}, {}),
+              StatusIs(StatusCode::kInvalidArgument, HasSubstr("--log-level")));
 }
 
 }  // namespace

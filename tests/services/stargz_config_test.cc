@@ -25,6 +25,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::Pair;
 
 constexpr const char* kFile = "/my.toml";
@@ -337,6 +338,45 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{"HeaderThatIsANumber", "[resolver.host.a]\nheader = { x = 1 }", 2,
                 "expected a string or a list"}),
     [](const auto& one) { return one.param.name; });
+
+// What --print-config prints of `toml`.
+std::string Printed(const std::string& toml) {
+  StargzConfig config;
+  const auto result = ReadConfig(
+      {.kind = "stargz",
+       .version = "1",
+       .read_file = [&toml](const std::string& /*path*/) -> StatusOr<std::string> { return toml; },
+       .settings = StargzSettings(&config)},
+      {"--config", kFile, "--print-config"});
+  EXPECT_THAT(result, IsOk());
+  const auto* print = result.ok() ? std::get_if<PrintAndExit>(&*result) : nullptr;
+  return print == nullptr ? "" : print->text;
+}
+
+class StargzConfigPrintTest : public ::testing::TestWithParam<SettingCase> {};
+
+TEST_P(StargzConfigPrintTest, IsAFileThatSaysTheSame) {
+  StargzConfig config;
+  ASSERT_THAT(Read(Printed(GetParam().toml), &config), IsOk());
+  EXPECT_TRUE(GetParam().holds(config)) << Printed(GetParam().toml);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, StargzConfigPrintTest, ::testing::ValuesIn(SettingCases()),
+                         [](const auto& one) { return one.param.name; });
+
+TEST(StargzConfigTest, PrintShowsOneNameOfAValueAndWhereItCameFrom) {
+  const std::string printed = Printed("[blob]\nfetching_timeout_sec = 7\nvalid_interval = 3\n");
+  EXPECT_THAT(printed, HasSubstr("\nread_patience_sec = 7  # /my.toml:2\n"));
+  EXPECT_THAT(printed, Not(HasSubstr("fetching_timeout_sec")));
+  EXPECT_THAT(printed, HasSubstr("\n# valid_interval has no effect  # /my.toml:3\n"));
+}
+
+TEST(StargzConfigTest, PrintKeepsSecretsOfHeaders) {
+  const std::string printed =
+      Printed("[resolver.host.a]\nheader = { Authorization = 'Bearer s3cr3t' }\n");
+  EXPECT_THAT(printed, HasSubstr("Authorization"));
+  EXPECT_THAT(printed, Not(HasSubstr("s3cr3t")));
+}
 
 }  // namespace
 }  // namespace strata::testing

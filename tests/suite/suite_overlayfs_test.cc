@@ -48,7 +48,7 @@ std::vector<SuiteTarget> Targets() {
        .make =
            [](const std::string& root) {
              return std::make_unique<OverlayfsInstance>(OverlayfsOptions{
-                 .root = root, .allow_volatile = true, .mount_options = {"metacopy=off"}});
+                 .root = root, .allow_volatile = true, .overlay = {.mount_options = {"metacopy=off"}}});
            },
        .mount_options = {"metacopy=off"}});
   targets.push_back(StrataDaemonTarget("overlayfs"));

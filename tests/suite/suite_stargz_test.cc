@@ -54,7 +54,7 @@ std::vector<SuiteTarget> Targets() {
        .make =
            [](const std::string& root) {
              return std::make_unique<StargzInstance>(StargzOptions{
-                 .root = root, .allow_volatile = true, .mount_options = {"metacopy=off"}});
+                 .root = root, .allow_volatile = true, .overlay = {.mount_options = {"metacopy=off"}}});
            },
        .mount_options = {"metacopy=off"}});
   targets.push_back(StrataDaemonTarget("stargz"));

@@ -468,7 +468,7 @@ TEST_F(StargzSnapshotterMountTest, StoreIsToldHowOpaqueDirectoriesAreMarked) {
   snapshotter_.reset();
   auto opened = StargzSnapshotter::Create({.root = root_,
                                            .allow_volatile = true,
-                                           .mount_options = {"userxattr"},
+                                           .overlay = {.mount_options = {"userxattr"}},
                                            .open_layers = OpenFake(&layers_)});
   ASSERT_THAT(opened, IsOk());
   EXPECT_TRUE(layers_.root.user_xattr);
