@@ -15,8 +15,10 @@
 #include <utility>
 
 #include "services/fd_store.h"
+#include "services/root_control.h"
 #include "services/rpc/listener.h"
-#include "services/rpc/server.h"
+#include "services/tenant_servers.h"
+#include "services/tenant_sockets.h"
 #include "services/version.h"
 #include "services/worker_pool.h"
 #include "snapshotters/base/fault.h"
@@ -124,27 +126,17 @@ Status ServeUntilStopped(Snapshotter& snapshotter, WorkerPool& mutations, Servic
   }
 }
 
-// Those of the service manager; else our own, which it then keeps where it can, so that clients of
-// a daemon that is being restarted wait instead of being refused.
-StatusOr<std::vector<Listener>> OpenListeners(std::vector<UniqueFd> passed,
-                                              const std::string& socket, ServiceFdStore& fds) {
-  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners,
-                          Listener::FromServiceManager(std::move(passed), socket));
-  if (!listeners.empty()) {
-    return listeners;
-  }
-  fds.DropSocket();
-  STRATA_ASSIGN_OR_RETURN(Listener own, Listener::Bind(socket));
-  if (fds.available()) {
-    if (const Status kept = fds.KeepSocket(own.fd()); kept.ok()) {
-      own.LeaveFile();
-    } else {
-      LogWarn("clients will be refused while this service is restarted",
-              {{"error", std::string(StatusMessage(kept))}});
+// What can be said of all paths before anything is touched.
+Status CheckPaths(const DaemonKind& kind, const DaemonConfig& config) {
+  STRATA_RETURN_IF_ERROR(kind.check_root(config.root));
+  STRATA_RETURN_IF_ERROR(Listener::CheckPath(config.socket));
+  for (const TenantConfig& tenant : config.tenants) {
+    if (!tenant.socket.empty()) {
+      STRATA_RETURN_IF_ERROR(
+          Annotate(Listener::CheckPath(tenant.socket), "tenant '" + tenant.name + "'"));
     }
   }
-  listeners.push_back(std::move(own));
-  return listeners;
+  return OkStatus();
 }
 
 // Whether a daemon of this program could take over from the one that serves the root.
@@ -158,40 +150,41 @@ StatusOr<int> Serve(const DaemonKind& kind, const DaemonConfig& config, ServiceF
   const auto started = std::chrono::steady_clock::now();
   STRATA_RETURN_IF_ERROR(FaultPoints::ArmFromEnvironment());
   fds.Attach(config.root);
-  std::vector<UniqueFd> sockets = fds.TakeSockets();
-  if (sockets.empty()) {
-    // Before anything is begun in the root.
-    STRATA_RETURN_IF_ERROR(Listener::CheckFree(config.socket));
-  }
-  STRATA_ASSIGN_OR_RETURN(const std::unique_ptr<Snapshotter> snapshotter, kind.open(config, fds));
+  STRATA_ASSIGN_OR_RETURN(TenantSockets sockets, TenantSockets::Assign(config, fds.TakeSockets()));
+  // Before anything is begun in the root.
+  STRATA_RETURN_IF_ERROR(sockets.CheckFree());
+  STRATA_ASSIGN_OR_RETURN(const std::unique_ptr<TreeSnapshotter> snapshotter,
+                          kind.open(config, fds));
   if (const Status published = PublishFormats(config.root, kind.formats); !published.ok()) {
     LogWarn("another version cannot tell before an upgrade whether it reads this root, ignoring",
             {{"error", std::string(StatusMessage(published))}});
   }
-  STRATA_ASSIGN_OR_RETURN(std::vector<Listener> listeners,
-                          OpenListeners(std::move(sockets), config.socket, fds));
-  const std::string where = listeners.front().path();
+  STRATA_ASSIGN_OR_RETURN(std::vector<TenantSockets::Entrance> entrances, sockets.Open(fds));
+  const std::string where = entrances.front().listeners.front().path();
   WorkerPool mutations({});
   WorkerPool walks({.threads = kWalkThreads});
   WorkerPool remote({.threads = kRemoteThreads});
-  STRATA_ASSIGN_OR_RETURN(
-      const std::unique_ptr<RpcServer> server,
-      RpcServer::Start({.snapshotter = *snapshotter,
-                        .mutations = mutations,
-                        .walks = walks,
-                        .remote = kind.remote ? &remote : nullptr},
-                       kind.control ? &kind.control() : nullptr, std::move(listeners)));
+  RootControl control(kind.name, config.root, *snapshotter,
+                      kind.control ? &kind.control() : nullptr);
+  STRATA_ASSIGN_OR_RETURN(const std::unique_ptr<TenantServers> servers,
+                          TenantServers::Start({.snapshotter = *snapshotter,
+                                                .mutations = mutations,
+                                                .walks = walks,
+                                                .remote = kind.remote ? &remote : nullptr,
+                                                .slow_removal = config.synchronous_removal},
+                                               &control, std::move(entrances)));
   const auto took = std::chrono::duration_cast<std::chrono::milliseconds>(
       std::chrono::steady_clock::now() - started);
   LogInfo("serving", {{"kind", kind.name},
                       {"version", std::string(kVersion)},
                       {"root", config.root},
                       {"socket", where},
+                      {"tenants", std::to_string(config.tenants.size() + 1)},
                       {"start_ms", std::to_string(took.count())}});
   Notify("READY=1");
   const Status served = ServeUntilStopped(*snapshotter, mutations, fds);
   Notify("STOPPING=1");
-  server->Stop(kDrainPatience);
+  servers->Stop(kDrainPatience);
   if (!served.ok()) {
     LogError("ended by a failure", {{"error", std::string(StatusMessage(served))}});
     return kExitFailure;
@@ -223,11 +216,9 @@ int DaemonMain(const DaemonKind& kind, int argc, char** argv) {
     return std::fflush(stdout) == 0 ? kExitOk : kExitFailure;
   }
   const auto& daemon = std::get<DaemonConfig>(*config);
-  for (const Status& status : {kind.check_root(daemon.root), Listener::CheckPath(daemon.socket)}) {
-    if (!status.ok()) {
-      LogError("cannot start", {{"error", std::string(StatusMessage(status))}});
-      return kExitUsage;
-    }
+  if (const Status status = CheckPaths(kind, daemon); !status.ok()) {
+    LogError("cannot start", {{"error", std::string(StatusMessage(status))}});
+    return kExitUsage;
   }
   ConfigureLog(daemon.log_level, daemon.log_format);
   if (daemon.check) {

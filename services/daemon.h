@@ -13,14 +13,14 @@
 #include "services/control_source.h"
 #include "services/state_formats.h"
 #include "snapshotters/base/fd_store.h"
-#include "snapshotters/core/snapshotter.h"
+#include "snapshotters/core/tree_snapshotter.h"
 
 namespace strata {
 
 struct DaemonKind {
   std::string name;  // "overlayfs"
   // The store outlives the snapshotter.
-  std::function<StatusOr<std::unique_ptr<Snapshotter>>(const DaemonConfig&, FdStore&)> open;
+  std::function<StatusOr<std::unique_ptr<TreeSnapshotter>>(const DaemonConfig&, FdStore&)> open;
   // What can be said of a root's path before anything is touched.
   std::function<Status(const std::string& root)> check_root;
   // For --check: whether `open` could take over the root that `config` names, as far as can be told
@@ -32,9 +32,9 @@ struct DaemonKind {
   KindSettings settings;
   // Whether a Prepare may wait for a registry.
   bool remote = false;
-  // What the control service shows; asked once, after `open`, and used until the snapshotter ends.
-  // Empty: there is no control service.
-  std::function<ControlSource&()> control;
+  // What the control service shows of lazy layers; asked once, after `open`, and used until the
+  // snapshotter ends. Empty: the kind has none.
+  std::function<LayerControl&()> control;
 };
 
 // Exit codes: what a service manager and a script may branch on.

@@ -43,6 +43,10 @@ bool IsName(std::string_view name) {
          });
 }
 
+bool IsSocketName(const std::string& name) {
+  return name == kSocketName || name.starts_with(std::string(kSocketName) + ".");
+}
+
 bool IsSocket(int fd) {
   struct stat found {};
   return ::fstat(fd, &found) == 0 && S_ISSOCK(found.st_mode);
@@ -127,8 +131,8 @@ ServiceFdStore::ServiceFdStore(Given&& given, std::string keeper)
       keeper_(std::move(keeper)),
       manager_{.channel = FdStoreChannel(given.notify_socket), .tells = false, .has = {}} {
   for (auto& [name, fd] : given.fds) {
-    if (name == kSocketName || name == kNoName || !IsName(name) || IsSocket(fd.get())) {
-      sockets_.push_back(std::move(fd));
+    if (IsSocketName(name) || name == kNoName || !IsName(name) || IsSocket(fd.get())) {
+      sockets_.emplace_back(name, std::move(fd));
     } else {
       manager_.has.emplace(name, std::move(fd));
     }
@@ -215,7 +219,7 @@ Status ServiceFdStore::KeepWithSecond(const std::string& name, int fd) {
   STRATA_RETURN_IF_ERROR(KeepWith(*second_, name, fd));
   // The one before may have been killed: all that it had, too.
   for (const auto& [other, kept] : manager_.has) {
-    if (other != kSocketName && kept.valid()) {
+    if (!IsSocketName(other) && kept.valid()) {
       STRATA_RETURN_IF_ERROR(KeepWith(*second_, other, kept.get()));
     }
   }
@@ -253,6 +257,16 @@ UniqueFd ServiceFdStore::Take(const std::string& name) {
   return Duplicate(found->second.get());
 }
 
+// systemd closes without a word what is more than it keeps.
+Status ServiceFdStore::CheckRoom(const std::string& name) const {
+  if (manager_.has.size() < limit_ || manager_.has.contains(name)) {
+    return OkStatus();
+  }
+  return MakeStatus(StatusCode::kResourceExhausted, "keep descriptor '" + name +
+                                                        "': the service manager keeps at most " +
+                                                        std::to_string(limit_));
+}
+
 Status ServiceFdStore::Keep(const std::string& name, int fd) {
   if (!IsName(name) || name == kSocketName || name == kNoName) {
     return MakeStatus(StatusCode::kInvalidArgument,
@@ -264,11 +278,7 @@ Status ServiceFdStore::Keep(const std::string& name, int fd) {
                           "': no service manager keeps any (neither NOTIFY_SOCKET nor FDSTORE)");
   }
   const Turn turn(*this);
-  if (manager_.has.size() >= limit_ && !manager_.has.contains(name)) {
-    return MakeStatus(StatusCode::kResourceExhausted, "keep descriptor '" + name +
-                                                          "': the service manager keeps at most " +
-                                                          std::to_string(limit_));
-  }
+  STRATA_RETURN_IF_ERROR(CheckRoom(name));
   STRATA_RETURN_IF_ERROR(KeepWith(manager_, name, fd));
   TryToKeepWithSecond(name, fd);
   return OkStatus();
@@ -290,7 +300,7 @@ void ServiceFdStore::Drop(const std::string& name) {
 void ServiceFdStore::Mend() {
   const Turn turn(*this);
   const auto kept = std::find_if(manager_.has.begin(), manager_.has.end(), [](const auto& entry) {
-    return entry.first != kSocketName && entry.second.valid();
+    return !IsSocketName(entry.first) && entry.second.valid();
   });
   if (!available_ || kept == manager_.has.end() ||
       (second_ != nullptr && second_->channel.Barrier(In(kTakePatience)).ok())) {
@@ -304,22 +314,27 @@ void ServiceFdStore::Mend() {
   }
 }
 
-Status ServiceFdStore::KeepSocket(int fd) {
+std::string ServiceFdStore::SocketName(const std::string& tenant) {
+  return tenant.empty() ? kSocketName : kSocketName + ("." + tenant);
+}
+
+Status ServiceFdStore::KeepSocket(const std::string& name, int fd) {
   if (!available_) {
     return MakeStatus(StatusCode::kFailedPrecondition, "no service manager keeps descriptors");
   }
   const Turn turn(*this);
-  return KeepWith(manager_, kSocketName, fd);
+  STRATA_RETURN_IF_ERROR(CheckRoom(name));
+  return KeepWith(manager_, name, fd);
 }
 
-void ServiceFdStore::DropSocket() {
+void ServiceFdStore::DropSocket(const std::string& name) {
   if (!available_) {
     return;
   }
   const Turn turn(*this);
-  manager_.has.erase(kSocketName);
+  manager_.has.erase(name);
   // With the answer it is closed there. Without one, binding its path anew says what is wrong.
-  (void)RemoveFrom(manager_.channel, kSocketName);
+  (void)RemoveFrom(manager_.channel, name);
 }
 
 }  // namespace strata

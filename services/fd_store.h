@@ -42,13 +42,17 @@ class ServiceFdStore final : public FdStore {
   void Attach(const std::string& root) { root_ = root; }
 
   // The sockets among what was given, and whatever else has not one of our names: those that the
-  // manager listens on for us, and the one that KeepSocket kept. To be called once.
-  std::vector<UniqueFd> TakeSockets() { return std::move(sockets_); }
+  // manager listens on for us, and those that KeepSocket kept; with their names, "unknown" for one
+  // that came without. To be called once.
+  std::vector<std::pair<std::string, UniqueFd>> TakeSockets() { return std::move(sockets_); }
+  // The name under which a tenant's socket is kept. None that a tenant can have, but for the
+  // default tenant's, which is the one that our socket unit gives its own.
+  static std::string SocketName(const std::string& tenant);
   // Keeps a socket that this process listens on, with the manager only: nobody is to wait in the
   // queue of a service that was stopped. OK: it outlives this process.
-  Status KeepSocket(int fd);
+  Status KeepSocket(const std::string& name, int fd);
   // Of a predecessor, which nobody wants any more.
-  void DropSocket();
+  void DropSocket(const std::string& name);
 
   [[nodiscard]] bool available() const override { return available_; }
   // Ends within a few seconds, whatever the others do; so do Keep and Drop. What only one of the
@@ -82,6 +86,7 @@ class ServiceFdStore final : public FdStore {
   // Whether the second holder answers; what it has is then known.
   bool FindSecond();
   bool StartSecond();
+  [[nodiscard]] Status CheckRoom(const std::string& name) const;
   Status KeepWithSecond(const std::string& name, int fd);
   void TryToKeepWithSecond(const std::string& name, int fd);
 
@@ -89,7 +94,7 @@ class ServiceFdStore final : public FdStore {
   const size_t limit_;
   std::string keeper_;
   std::string root_;
-  std::vector<UniqueFd> sockets_;
+  std::vector<std::pair<std::string, UniqueFd>> sockets_;
 
   Mutex mutex_;
   CondVar turn_ended_;

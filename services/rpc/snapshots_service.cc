@@ -322,7 +322,7 @@ class CallbackService final : public SnapshotsService, public RawService {
   // of the call; gRPC has another thread for what comes meanwhile.
   template <typename Request, typename Function>
   Reactor* ShortMutation(Context* context, const ByteBuffer* in, ByteBuffer* out, Function work) {
-    if (!gate_.Idle() || here_.exchange(true)) {
+    if (targets_.slow_removal || !gate_.Idle() || here_.exchange(true)) {
       return Mutation<Request>(in, out, std::move(work));
     }
     Reactor* reactor = Read<Request>(context, in, out, std::move(work));

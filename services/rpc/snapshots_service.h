@@ -23,6 +23,8 @@ struct SnapshotsServiceTargets {
   WorkerPool& walks;  // usage of actives: they may take long and must not hold up mutations
   // Prepares that may ask a registry, for the same reason; null: this kind has none.
   WorkerPool* remote = nullptr;
+  // A Remove deletes files before it is answered, and must not hold up what is read meanwhile.
+  bool slow_removal = false;
 };
 
 class SnapshotsService {

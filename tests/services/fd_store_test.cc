@@ -300,11 +300,11 @@ TEST_F(FdStoreTest, SocketsAreNotAmongWhatIsTaken) {
 
 TEST_F(FdStoreTest, SocketOfOurOwnComesBackAsASocket) {
   const auto first = StoreAlone();
-  ASSERT_THAT(first->KeepSocket(UniqueFd(::socket(AF_UNIX, SOCK_STREAM, 0)).get()), IsOk());
+  ASSERT_THAT(first->KeepSocket("grpc", UniqueFd(::socket(AF_UNIX, SOCK_STREAM, 0)).get()), IsOk());
 
   const auto second = StoreAlone();
   EXPECT_EQ(second->TakeSockets().size(), 1U);
-  second->DropSocket();
+  second->DropSocket("grpc");
 
   EXPECT_THAT(manager_.Kept(), IsEmpty());
 }
@@ -607,7 +607,8 @@ TEST_F(SecondHolderTest, ServesARootWithALongPath) {
 }
 
 TEST_F(SecondHolderTest, IsNotStartedForASocket) {
-  ASSERT_THAT(Store()->KeepSocket(UniqueFd(::socket(AF_UNIX, SOCK_STREAM, 0)).get()), IsOk());
+  ASSERT_THAT(Store()->KeepSocket("grpc", UniqueFd(::socket(AF_UNIX, SOCK_STREAM, 0)).get()),
+              IsOk());
   EXPECT_THAT(KeptBySecond(), ElementsAre("no holder"));
 }
 

@@ -52,18 +52,21 @@ def test_units_verify(kind, tmp_path):
     program.chmod(0o755)
     service = (UNITS / "strata@.service.in").read_text().replace("@bindir@", str(tmp_path))
     (tmp_path / f"strata@{kind}.service").write_text(service)
-    shutil.copy(UNITS / "strata@.socket", tmp_path / f"strata@{kind}.socket")
+    sockets = []
+    for name in ("strata", "strata-buildkit"):
+        sockets.append(tmp_path / f"{name}@{kind}.socket")
+        shutil.copy(UNITS / f"{name}@.socket", sockets[-1])
 
     result = process.run(["systemd-analyze", "verify", "--man=no",
-                          tmp_path / f"strata@{kind}.service", tmp_path / f"strata@{kind}.socket"],
-                         check=False)
+                          tmp_path / f"strata@{kind}.service", *sockets], check=False)
 
     # It exits with 0 when it only warns.
     complaints = [line for line in result.err.splitlines() if "strata" in line]
     assert result.ok and not complaints, str(result)
 
 
-@pytest.mark.parametrize("unit", ["strata@.service.in", "strata@.socket"])
+@pytest.mark.parametrize("unit",
+                         ["strata@.service.in", "strata@.socket", "strata-buildkit@.socket"])
 def test_units_keep_a_kind_as_it_is_spelt(unit):
     values = [value for _, value in settings(UNITS / unit)]
 
