@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ControlSource: what the control service shows of a kind of snapshotter. Safe from any thread.
+// ControlSource: what the control service shows of a snapshotter, and LayerControl, the part of it
+// that kinds with lazy layers give. Safe from any thread.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "snapshotters/base/status.h"
+#include "snapshotters/core/call_context.h"
+#include "snapshotters/core/meta_store.h"
+#include "snapshotters/core/snapshot.h"
+#include "snapshotters/os/root_check.h"
+#include "snapshotters/os/root_space.h"
 
 namespace strata {
 
@@ -41,9 +49,9 @@ struct ControlDrain {
   std::vector<Failed> failed;
 };
 
-class ControlSource {
+class LayerControl {
  public:
-  virtual ~ControlSource() = default;
+  virtual ~LayerControl() = default;
   // May look at files, but asks no network.
   virtual std::vector<ControlLayer> ListLayers() = 0;
   virtual std::vector<ControlCounter> Counters() = 0;
@@ -51,6 +59,30 @@ class ControlSource {
   virtual void FetchAll() = 0;
   // How far that is.
   virtual ControlDrain DrainState() = 0;
+};
+
+struct ControlDescription {
+  std::string kind;
+  std::string root;
+  std::string version;
+  int64_t pid = 0;
+};
+
+struct ControlSnapshot {
+  SnapshotId id = 0;
+  SnapshotInfo info;
+  StatusOr<Usage> usage = Usage{};
+};
+
+class ControlSource : public LayerControl {
+ public:
+  virtual ControlDescription Describe() = 0;
+  // The snapshots with ids above `after`, by ascending id, as many as fit a message and are
+  // measured in about a second; none: there are no more. Usage of actives is walked.
+  virtual StatusOr<std::vector<ControlSnapshot>> Snapshots(CallContext& call, SnapshotId after) = 0;
+  // Changes nothing.
+  virtual StatusOr<RootCheck> Check(CallContext& call) = 0;
+  virtual StatusOr<RootSpace> Space(CallContext& call) = 0;
 };
 
 }  // namespace strata

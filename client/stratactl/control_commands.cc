@@ -6,12 +6,12 @@
 #include <strata/control/v1/control.grpc.pb.h>
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "client/stratactl/output.h"
 #include "client/stratactl/table.h"
 #include "protos/codec/status_codec.h"
 
@@ -24,12 +24,6 @@ using std::chrono::steady_clock;
 
 // A snapshotter that does not answer by then is as good as none.
 constexpr std::chrono::seconds kPatience{30};
-
-// What is not UTF-8 is replaced: a name in a registry may be anything.
-void PrintJson(std::ostream& out, const Json& value) {
-  out << value.dump(/*indent=*/-1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace)
-      << std::endl;
-}
 
 Json ToJson(const wire::Layer& layer) {
   return {{"number", layer.number()},
@@ -177,7 +171,7 @@ Status ShowLayers(const ControlCommand& command) {
     rows.push_back(ToRow(layer));
   }
   PrintTable(command.out, {"LAYER", "PRESENTER", "PRESENT", "ON DISK", "DIGEST", "IMAGE", "DETAIL"},
-             rows);
+             rows, command.columns);
   return OkStatus();
 }
 
@@ -199,7 +193,7 @@ Status ShowCounters(const ControlCommand& command) {
   for (const wire::Counter& counter : answer.counters()) {
     rows.push_back({counter.name(), std::to_string(counter.value())});
   }
-  PrintTable(command.out, {"COUNTER", "VALUE"}, rows);
+  PrintTable(command.out, {"COUNTER", "VALUE"}, rows, command.columns);
   return OkStatus();
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <memory>
 #include <ostream>
 
@@ -20,6 +21,7 @@ struct ControlCommand {
   std::shared_ptr<grpc::Channel> channel;
   std::ostream& out;
   bool json = false;
+  size_t columns = 0;  // see Terminal
 };
 
 // The lazy layers, and those that could not be: a row each; as JSON, a list.

@@ -4,5 +4,5 @@
 #include "client/stratactl/stratactl.h"
 
 int main(int argc, char** argv) {
-  return strata::Stratactl({argv + 1, argv + argc}, std::cout, std::cerr);
+  return strata::Stratactl({argv + 1, argv + argc}, std::cout, std::cerr, strata::Terminal::Real());
 }

@@ -4,10 +4,10 @@
 // Stateless.
 #pragma once
 
-#include <ostream>
 #include <string>
 #include <vector>
 
+#include "client/stratactl/output.h"
 #include "snapshotters/base/status.h"
 
 namespace strata {
@@ -16,11 +16,14 @@ struct Finding {
   std::string name;
   bool works = false;
   std::string detail;  // what it is good for, or why it does not work
+  std::vector<std::string> more;
 };
 
-// NotFound: there is no such directory. What the probes make in it, they remove.
+// NotFound: there is no such directory. What the probes make in it, they remove; a root that a
+// daemon serves may be probed.
 StatusOr<std::vector<Finding>> ProbeHost(const std::string& root);
 
-Status ShowProbe(const std::string& root, bool json, std::ostream& out);
+// A row each; as JSON, a list.
+Status ShowProbe(const std::string& root, const Output& output);
 
 }  // namespace strata

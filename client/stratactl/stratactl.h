@@ -7,10 +7,13 @@
 #include <string>
 #include <vector>
 
+#include "client/stratactl/output.h"
+
 namespace strata {
 
 // `arguments` without the program's name. Returns the exit code: 0, 1 for a failure, 2 for
 // arguments that it does not take; errors go to `err`.
-int Stratactl(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& err);
+int Stratactl(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& err,
+              const Terminal& terminal = {});
 
 }  // namespace strata

@@ -4,13 +4,18 @@
 #include <grpcpp/grpcpp.h>
 #include <strata/control/v1/control.grpc.pb.h>
 
+#include <cstddef>
+#include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "protos/codec/status_codec.h"
 #include "services/control_source.h"
 #include "services/rpc/call_gate.h"
 #include "services/rpc/drain_call.h"
 #include "services/worker_pool.h"
+#include "snapshotters/base/mutex.h"
 #include "snapshotters/base/status.h"
 
 namespace strata {
@@ -33,17 +38,115 @@ void ToWire(ControlLayer layer, wire::Layer* out) {
   out->set_disk_full(layer.disk_full);
 }
 
-// A call that only asks. It owns itself until gRPC's OnDone.
+void ToWire(ControlSnapshot snapshot, bool labels, wire::SnapshotRow* out) {
+  SnapshotInfo& info = snapshot.info;
+  out->set_id(snapshot.id);
+  out->set_name(std::move(info.name));
+  out->set_parent(std::move(info.parent));
+  out->set_kind(static_cast<uint32_t>(info.kind));
+  out->set_created(info.created);
+  out->set_updated(info.updated);
+  if (snapshot.usage.ok()) {
+    out->set_size(snapshot.usage->size);
+    out->set_inodes(snapshot.usage->inodes);
+  } else {
+    out->set_unmeasured(std::string(StatusMessage(snapshot.usage.status())));
+  }
+  if (labels) {
+    for (const auto& [key, value] : info.labels) {
+      (*out->mutable_labels())[key] = value;
+    }
+  }
+}
+
+void ToWire(RootFinding finding, wire::Finding* out) {
+  out->set_problem(std::string(ProblemName(finding.problem)));
+  out->set_id(finding.id);
+  out->set_name(std::move(finding.name));
+  out->set_path(std::move(finding.path));
+  out->set_size(finding.bytes);
+  out->set_detail(std::move(finding.detail));
+  out->set_repair(std::move(finding.repair));
+  out->set_repairable(finding.repairable);
+  out->set_harmless(finding.harmless);
+}
+
+void ToWire(RootCheck check, wire::CheckResponse* out) {
+  constexpr size_t kMostBytes = size_t{8} << 20;  // a message holds 16 MiB
+  size_t bytes = 0;
+  for (RootFinding& finding : check.findings) {
+    bytes += finding.name.size() + finding.path.size() + finding.detail.size();
+    if (bytes > kMostBytes) {
+      check.truncated = true;
+      break;
+    }
+    ToWire(std::move(finding), out->add_findings());
+  }
+  out->set_records(check.records);
+  out->set_directories(check.directories);
+  out->set_truncated(check.truncated);
+}
+
+void ToWire(RootSpace space, wire::SpaceResponse* out) {
+  out->set_file_system(std::move(space.file_system));
+  out->set_total_bytes(space.total_bytes);
+  out->set_free_bytes(space.free_bytes);
+  out->set_total_inodes(space.total_inodes);
+  out->set_free_inodes(space.free_inodes);
+  out->set_trash_entries(space.trash_entries);
+  out->set_trash_bytes(space.trash_bytes);
+  out->set_layers(space.layers);
+  out->set_layer_bytes(space.layer_bytes);
+  out->set_reserve_bytes(space.reserve_bytes);
+  out->set_metadata_bytes(space.metadata_bytes);
+}
+
+// The calls that are being worked on, so that a stop need not wait for a long one.
+class OpenCalls {
+ public:
+  // `call` is cancelled at once when all have been.
+  void Add(CallContext& call) {
+    const MutexLock lock(mutex_);
+    calls_.insert(&call);
+    if (are_cancelled_) {
+      call.Cancel();
+    }
+  }
+
+  void Remove(CallContext& call) {
+    const MutexLock lock(mutex_);
+    calls_.erase(&call);
+  }
+
+  void CancelAll() {
+    const MutexLock lock(mutex_);
+    are_cancelled_ = true;
+    for (CallContext* call : calls_) {
+      call->Cancel();
+    }
+  }
+
+ private:
+  Mutex mutex_;
+  bool are_cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::set<CallContext*> calls_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A call that only asks: `work` takes a CallContext, which is cancelled when the client goes away,
+// and returns a Status. It owns itself until gRPC's OnDone.
 class Question final : public grpc::ServerUnaryReactor {
  public:
   template <typename Work>
-  static Question* Start(WorkerPool& pool, CallGate& gate, Work work) {
-    auto* question = new Question(gate);
+  static Question* Start(WorkerPool& pool, CallGate& gate, OpenCalls& open, Work work) {
+    auto* question = new Question(gate, open);
     question->Begin(pool, std::move(work));
     return question;
   }
 
+  void OnCancel() override { call_.Cancel(); }
+
   void OnDone() override {
+    open_.Remove(call_);
     if (entered_) {
       gate_.Leave();
     }
@@ -51,13 +154,14 @@ class Question final : public grpc::ServerUnaryReactor {
   }
 
  private:
-  explicit Question(CallGate& gate) : gate_(gate), entered_(gate.Enter()) {}
+  Question(CallGate& gate, OpenCalls& open) : gate_(gate), open_(open), entered_(gate.Enter()) {
+    open_.Add(call_);
+  }
 
   template <typename Work>
   void Begin(WorkerPool& pool, Work work) {
     const bool accepted = entered_ && pool.Submit([this, work = std::move(work)] {
-      work();
-      Finish(grpc::Status::OK);
+      Finish(codec::ToGrpc(work(call_)));
     });
     if (!accepted) {
       Finish(codec::ToGrpc(
@@ -67,7 +171,9 @@ class Question final : public grpc::ServerUnaryReactor {
   }
 
   CallGate& gate_;
+  OpenCalls& open_;
   const bool entered_;
+  CallContext call_;
 };
 
 class CallbackControlService final : public ControlService, public wire::Control::CallbackService {
@@ -77,26 +183,74 @@ class CallbackControlService final : public ControlService, public wire::Control
   CallbackControlService(ControlSource& source, WorkerPool& pool) : source_(source), pool_(pool) {}
 
   grpc::Service& service() override { return *this; }
-  void Drain(std::chrono::milliseconds patience) override { (void)gate_.Drain(patience); }
+  void Drain(std::chrono::milliseconds patience) override {
+    open_.CancelAll();
+    (void)gate_.Drain(patience);
+  }
 
   grpc::ServerUnaryReactor* ListLayers(Context* /*context*/,
                                        const wire::ListLayersRequest* /*request*/,
                                        wire::ListLayersResponse* response) override {
-    return Question::Start(pool_, gate_, [this, response] {
+    return Question::Start(pool_, gate_, open_, [this, response](CallContext& /*call*/) {
       for (ControlLayer& layer : source_.ListLayers()) {
         ToWire(std::move(layer), response->add_layers());
       }
+      return OkStatus();
     });
   }
 
   grpc::ServerUnaryReactor* Counters(Context* /*context*/, const wire::CountersRequest* /*request*/,
                                      wire::CountersResponse* response) override {
-    return Question::Start(pool_, gate_, [this, response] {
+    return Question::Start(pool_, gate_, open_, [this, response](CallContext& /*call*/) {
       for (ControlCounter& counter : source_.Counters()) {
         wire::Counter* out = response->add_counters();
         out->set_name(std::move(counter.name));
         out->set_value(counter.value);
       }
+      return OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* Describe(Context* /*context*/, const wire::DescribeRequest* /*request*/,
+                                     wire::DescribeResponse* response) override {
+    return Question::Start(pool_, gate_, open_, [this, response](CallContext& /*call*/) {
+      ControlDescription description = source_.Describe();
+      response->set_kind(std::move(description.kind));
+      response->set_root(std::move(description.root));
+      response->set_version(std::move(description.version));
+      response->set_pid(description.pid);
+      return OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* Snapshots(Context* /*context*/, const wire::SnapshotsRequest* request,
+                                      wire::SnapshotsResponse* response) override {
+    return Question::Start(pool_, gate_, open_,
+                           [this, request, response](CallContext& call) -> Status {
+                             STRATA_ASSIGN_OR_RETURN(std::vector<ControlSnapshot> rows,
+                                                     source_.Snapshots(call, request->after()));
+                             for (ControlSnapshot& row : rows) {
+                               ToWire(std::move(row), request->labels(), response->add_rows());
+                             }
+                             return OkStatus();
+                           });
+  }
+
+  grpc::ServerUnaryReactor* Check(Context* /*context*/, const wire::CheckRequest* /*request*/,
+                                  wire::CheckResponse* response) override {
+    return Question::Start(pool_, gate_, open_, [this, response](CallContext& call) -> Status {
+      STRATA_ASSIGN_OR_RETURN(RootCheck check, source_.Check(call));
+      ToWire(std::move(check), response);
+      return OkStatus();
+    });
+  }
+
+  grpc::ServerUnaryReactor* Space(Context* /*context*/, const wire::SpaceRequest* /*request*/,
+                                  wire::SpaceResponse* response) override {
+    return Question::Start(pool_, gate_, open_, [this, response](CallContext& call) -> Status {
+      STRATA_ASSIGN_OR_RETURN(RootSpace space, source_.Space(call));
+      ToWire(std::move(space), response);
+      return OkStatus();
     });
   }
 
@@ -109,6 +263,7 @@ class CallbackControlService final : public ControlService, public wire::Control
   ControlSource& source_;
   WorkerPool& pool_;
   CallGate gate_;
+  OpenCalls open_;
 };
 
 }  // namespace

@@ -34,7 +34,7 @@ constexpr std::string_view kNextIdKey = "next_id";
 
 class LmdbMetaStore final : public MetaStore {
  public:
-  explicit LmdbMetaStore(MDB_env* env) : env_(env) {}
+  LmdbMetaStore(MDB_env* env, LmdbUse use) : env_(env), use_(use) {}
   ~LmdbMetaStore() override;
 
   Status OpenTable();
@@ -85,6 +85,7 @@ class LmdbMetaStore final : public MetaStore {
   Status SetNextId(SnapshotId next);
 
   MDB_env* const env_;
+  const LmdbUse use_;
   MDB_dbi dbi_ = 0;
   off_t reserved_end_bytes_ = 0;  // of whoever commits
   SnapshotId first_new_id_ = 1;   // set by Load, before anybody else sees this
@@ -151,7 +152,8 @@ LmdbMetaStore::~LmdbMetaStore() {
 }
 
 Status LmdbMetaStore::OpenTable() {
-  STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, 0));
+  const unsigned flags = use_ == LmdbUse::kRead ? MDB_RDONLY : 0;
+  STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, flags));
   if (const int code = ::mdb_dbi_open(txn.get(), nullptr, 0, &dbi_); code != 0) {
     return lmdb::Error(code, "open its table");
   }
@@ -219,6 +221,10 @@ Status LmdbMetaStore::Mutate(const Mutation& mutation) {
 // A caller that finds nobody committing does it for all that wait; there is no thread for it, so a
 // lone caller pays no hand-over.
 Status LmdbMetaStore::Apply(const Change& change) {
+  if (use_ == LmdbUse::kRead) {
+    return MakeStatus(StatusCode::kFailedPrecondition,
+                      "change the metadata store: it was opened for reading");
+  }
   Waiter self;
   self.change = &change;
   const MutexLock lock(queue_mutex_);
@@ -429,7 +435,7 @@ StatusOr<std::unique_ptr<MetaStore>> Open(const LmdbOptions& options) {
   if (const int code = ::mdb_env_create(&env); code != 0) {
     return lmdb::Error(code, "create an environment");
   }
-  auto store = std::make_unique<LmdbMetaStore>(env);
+  auto store = std::make_unique<LmdbMetaStore>(env, options.use);
   int code = ::mdb_env_set_mapsize(env, kMapBytes);
   if (code == 0) {
     code = ::mdb_env_set_maxreaders(env, kMaxReaders);
@@ -437,7 +443,9 @@ StatusOr<std::unique_ptr<MetaStore>> Open(const LmdbOptions& options) {
   if (code == 0) {
     // Without NOTLS a read transaction would be tied to the thread that began it.
     STRATA_ASSIGN_OR_RETURN(const std::string folder, EnvironmentFolder(options));
-    code = ::mdb_env_open(env, folder.c_str(), MDB_NOTLS | MDB_NORDAHEAD, 0600);
+    const unsigned read_only = options.use == LmdbUse::kRead ? MDB_RDONLY : 0;
+    const unsigned alone = options.use == LmdbUse::kServe ? 0 : MDB_NOLOCK;
+    code = ::mdb_env_open(env, folder.c_str(), MDB_NOTLS | MDB_NORDAHEAD | read_only | alone, 0600);
   }
   if (code != 0) {
     return lmdb::Error(code, "open it");

@@ -16,6 +16,12 @@ namespace strata {
 // The number of FORMAT.md. A reader of format N refuses what is above N.
 inline constexpr uint32_t kMetaStoreFormat = 1;
 
+enum class LmdbUse : uint8_t {
+  kServe,   // by a daemon
+  kRead,    // nothing is written, no byte of any file: Mutate and NextId are FailedPrecondition
+  kRepair,  // on a root that no daemon serves, by one thread: without a lock file
+};
+
 struct LmdbOptions {
   std::string directory;  // exists, and is nobody else's: the caller holds the root's lock
   std::string kind;       // kind of snapshotter that owns it, e.g. "overlayfs"
@@ -30,6 +36,7 @@ struct LmdbOptions {
   // file system a write to one ends the process by SIGBUS (seen on btrfs). Only this process uses
   // the database, so the file need not be where the data is. Empty: beside the data.
   std::string lock_directory;
+  LmdbUse use = LmdbUse::kServe;
 };
 
 // DataLoss: the database is damaged or missing. FailedPrecondition: it was written by a newer

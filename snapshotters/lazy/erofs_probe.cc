@@ -61,6 +61,24 @@ class Probe {
   Probe(const Probe&) = delete;
   Probe& operator=(const Probe&) = delete;
 
+  Status RunComplete() {
+    if (const Status status = MakeImage(); !status.ok()) {
+      return Failed("make a small image", status);
+    }
+    if (const Status status = Fill(); !status.ok()) {
+      return Failed("make a small image", status);
+    }
+    if (const Status status = MountErofsImage(image_path(), target()); !status.ok()) {
+      return Failed("mount the image", status);
+    }
+    is_mounted_ = true;
+    const StatusOr<std::string> found = ReadFile();
+    if (!found.ok()) {
+      return Failed("read a file of the mount", found.status());
+    }
+    return *found == kContent ? OkStatus() : Wrong("other bytes were read than were written");
+  }
+
   Status Run() {
     if (const Status status = MakeImage(); !status.ok()) {
       return Failed("make a small image", status);
@@ -169,12 +187,24 @@ class Probe {
     }
   }
 
+  // The bytes of the file, where the hole is.
+  [[nodiscard]] Status Fill() const {
+    return ::pwrite(image_.get(), kContent.data(), kContent.size(),
+                    static_cast<off_t>(data_offset_)) == static_cast<ssize_t>(kContent.size())
+               ? OkStatus()
+               : ErrnoStatus(errno, "fill the hole");
+  }
+
+  [[nodiscard]] StatusOr<std::string> ReadFile() const {
+    STRATA_ASSIGN_OR_RETURN(const UniqueFd file,
+                            OpenFile(target() + "/" + std::string(kFileName), O_RDONLY));
+    return ReadAll(file.get(), "file", kContent.size());
+  }
+
   Status ReadThroughMount() {
     std::string found(kContent.size() + 1, '\0');
     const auto read = [&]() -> Status {
-      STRATA_ASSIGN_OR_RETURN(const UniqueFd file,
-                              OpenFile(target() + "/" + std::string(kFileName), O_RDONLY));
-      STRATA_ASSIGN_OR_RETURN(found, ReadAll(file.get(), "file", kContent.size()));
+      STRATA_ASSIGN_OR_RETURN(found, ReadFile());
       return OkStatus();
     };
     const auto fill = [&](const FanotifyGroup::Event& event) -> Status {
@@ -183,10 +213,7 @@ class Probe {
         return OkStatus();  // of metadata, which are there
       }
       is_filled_ = true;
-      return ::pwrite(image_.get(), kContent.data(), kContent.size(),
-                      static_cast<off_t>(data_offset_)) == static_cast<ssize_t>(kContent.size())
-                 ? OkStatus()
-                 : ErrnoStatus(errno, "fill the hole");
+      return Fill();
     };
     STRATA_RETURN_IF_ERROR(WhileAnswering(read, fill).status());
     if (!is_filled_) {
@@ -242,6 +269,10 @@ class Probe {
 
 Status ProbeErofs(const std::string& directory) {
   return Annotate(Probe(directory).Run(), "probe EROFS with events");
+}
+
+Status ProbeErofsFile(const std::string& directory) {
+  return Annotate(Probe(directory).RunComplete(), "probe EROFS from a file");
 }
 
 }  // namespace strata

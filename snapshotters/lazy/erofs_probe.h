@@ -17,4 +17,8 @@ namespace strata {
 // which step failed and why.
 Status ProbeErofs(const std::string& directory);
 
+// Mounts a small complete image from its file, without a loop device (Linux 6.12), and reads it:
+// what is done with layers that are whole. As above otherwise.
+Status ProbeErofsFile(const std::string& directory);
+
 }  // namespace strata

@@ -225,6 +225,37 @@ StatusOr<std::string> StateRoot::KindOf(const std::string& path) {
   return std::move(marker.kind);
 }
 
+StatusOr<std::unique_ptr<StateRoot>> StateRoot::OpenStopped(const std::string& path) {
+  STRATA_RETURN_IF_ERROR(CheckPath(path));
+  std::unique_ptr<StateRoot> root(new StateRoot);
+  STRATA_ASSIGN_OR_RETURN(root->path_, RealPath(path));
+  STRATA_ASSIGN_OR_RETURN(root->fd_, OpenFile(root->path_, O_RDONLY | O_DIRECTORY));
+  StatusOr<UniqueFd> lock = OpenAt(root->fd_.get(), std::string(kLockName), O_RDONLY);
+  if (StatusErrno(lock.status()) == ENOENT) {
+    return Refuse(path, "is none of strata: it has no file 'lock'");
+  }
+  STRATA_RETURN_IF_ERROR(lock.status());
+  root->lock_fd_ = *std::move(lock);
+  if (::flock(root->lock_fd_.get(), LOCK_EX | LOCK_NB) != 0) {
+    return errno == EWOULDBLOCK ? Refuse(path, "is in use by a daemon: ask that one, by its socket")
+                                : ErrnoStatus(errno, "lock root '" + path + "'");
+  }
+  const StatusOr<std::string> content =
+      ReadFileAt(root->fd_.get(), std::string(kMarkerName), kMarkerLimit);
+  if (StatusErrno(content.status()) == ENOENT) {
+    return Refuse(path, "is none of strata: it has no marker '" + std::string(kMarkerName) + "'");
+  }
+  STRATA_RETURN_IF_ERROR(content.status());
+  STRATA_ASSIGN_OR_RETURN(Marker marker, ParseMarker(path, *content));
+  root->kind_ = std::move(marker.kind);
+  root->uuid_ = std::move(marker.uuid);
+  STRATA_ASSIGN_OR_RETURN(root->snapshots_fd_,
+                          OpenAt(root->fd_.get(), "snapshots", O_RDONLY | O_DIRECTORY));
+  STRATA_ASSIGN_OR_RETURN(root->trash_fd_,
+                          OpenAt(root->fd_.get(), "trash", O_RDONLY | O_DIRECTORY));
+  return root;
+}
+
 Status StateRoot::Check(const StateRootOptions& options) {
   STRATA_RETURN_IF_ERROR(CheckPath(options.path));
   StateRoot root;

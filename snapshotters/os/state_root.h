@@ -51,10 +51,16 @@ class StateRoot {
   // FailedPrecondition for a marker that is damaged or of a newer format.
   static StatusOr<std::string> KindOf(const std::string& path);
 
+  // Takes the lock of a root that has served and that no daemon serves, to look at it and maybe to
+  // repair it: changes nothing. FailedPrecondition: a daemon holds it, or it is no root, is damaged
+  // or of a newer format.
+  static StatusOr<std::unique_ptr<StateRoot>> OpenStopped(const std::string& path);
+
   // Only what the text of a path tells: the InvalidArgument of Open.
   static Status CheckPath(const std::string& path);
 
   [[nodiscard]] const std::string& path() const { return path_; }  // without symlinks
+  [[nodiscard]] const std::string& kind() const { return kind_; }
   [[nodiscard]] const std::string& uuid() const { return uuid_; }
   [[nodiscard]] bool fresh() const { return fresh_; }  // made by this start
   [[nodiscard]] std::string metadata_path() const { return path_ + "/metadata"; }

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -40,7 +41,8 @@ TEST(StratactlTest, WantsACommand) {
 TEST(StratactlTest, HelpIsNoFailure) {
   const Ran ran = Ctl({"--help"});
   EXPECT_EQ(ran.code, 0);
-  for (const char* command : {"layers", "counters", "health", "drain", "probe"}) {
+  for (const char* command : {"layers", "counters", "health", "drain", "probe", "ls", "tree", "du",
+                              "df", "fsck", "cleanup"}) {
     EXPECT_THAT(ran.out, HasSubstr(command));
   }
 }
@@ -57,6 +59,27 @@ TEST(StratactlTest, RefusesATimeThatIsNone) {
   EXPECT_EQ(Ctl({"drain", "--timeout", "-1"}).code, 2);
 }
 
+TEST(StratactlTest, AsksADaemonOnlyByItsSocket) {
+  const testing::TempDir dir;
+  for (const char* command : {"layers", "counters", "health", "drain"}) {
+    const Ran ran = Ctl({"--root", dir.path(), command});
+    EXPECT_EQ(ran.code, 1);
+    EXPECT_THAT(ran.err, HasSubstr("--socket"));
+  }
+}
+
+TEST(StratactlTest, TakesASocketOrARoot) {
+  const Ran ran = Ctl({"--root", "/r", "--socket", "/s", "ls"});
+  EXPECT_EQ(ran.code, 1);
+  EXPECT_THAT(ran.err, HasSubstr("not both"));
+}
+
+TEST(StratactlTest, ProbeLeavesNothingBehind) {
+  const testing::TempDir dir;
+  EXPECT_EQ(Ctl({"probe", "--root", dir.path()}).code, 0);
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
+}
+
 TEST(StratactlTest, ProbesOnlyADirectoryThatIsThere) {
   const testing::TempDir dir;
   EXPECT_EQ(Ctl({"probe", "--root", dir.Join("none")}).code, 1);
@@ -67,7 +90,8 @@ TEST(StratactlTest, ProbesWhatTheHostCanDo) {
   const testing::TempDir dir;
   const Ran ran = Ctl({"--json", "probe", "--root", dir.path()});
   EXPECT_EQ(ran.code, 0) << ran.err;
-  for (const char* name : {"d_type", "overlay", "reflink", "fuse", "erofs"}) {
+  for (const char* name : {"d_type", "overlay", "userxattr", "idmap", "reflink", "fuse",
+                           "fuse-overlayfs", "erofs-file", "fanotify", "erofs", "auto"}) {
     EXPECT_THAT(ran.out, HasSubstr("\"name\":\"" + std::string(name) + "\""));
   }
 }

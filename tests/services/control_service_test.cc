@@ -12,6 +12,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -56,8 +57,50 @@ class FakeSource final : public ControlSource {
     return state;
   }
 
+  ControlDescription Describe() override {
+    return {.kind = "overlayfs", .root = "/r", .version = "1.2", .pid = 7};
+  }
+  StatusOr<std::vector<ControlSnapshot>> Snapshots(CallContext& /*call*/,
+                                                   SnapshotId after) override {
+    if (after != 0) {
+      return MakeStatus(StatusCode::kDataLoss, "after " + std::to_string(after));
+    }
+    return std::vector<ControlSnapshot>{
+        {.id = 5,
+         .info = {.name = "a",
+                  .parent = "b",
+                  .kind = Kind::kCommitted,
+                  .created = 11,
+                  .updated = 12,
+                  .labels = {{"k", "v"}}},
+         .usage = Usage{.size = 4096, .inodes = 2}},
+        {.id = 6,
+         .info = {.name = "c"},
+         .usage = MakeStatus(StatusCode::kDataLoss, "it has lost its directory")}};
+  }
+  StatusOr<RootCheck> Check(CallContext& call) override {
+    is_asked = true;
+    while (waits && !call.cancelled()) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    STRATA_RETURN_IF_ERROR(call.Check());
+    RootFinding finding{.problem = RootProblem::kNoRecord,
+                        .id = 9,
+                        .path = "snapshots/\xff",
+                        .bytes = 100,
+                        .detail = "why",
+                        .repair = "how",
+                        .repairable = true};
+    return RootCheck{.findings = {finding}, .records = 2, .directories = 3};
+  }
+  StatusOr<RootSpace> Space(CallContext& /*call*/) override {
+    return RootSpace{.file_system = "ext4", .total_bytes = 10, .free_bytes = 4, .trash_bytes = 3};
+  }
+
   std::atomic<int> fetched{0};
   std::atomic<uint64_t> left{0};
+  std::atomic<bool> waits{false};  // Check, until it is cancelled
+  std::atomic<bool> is_asked{false};
 };
 
 // The snapshots service is there, but nobody calls it.
@@ -198,7 +241,107 @@ TEST_F(ControlServiceTest, DrainEndsWithTheServer) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
-TEST_F(ControlServiceTest, IsNotThereForKindsWithoutIt) {
+TEST_F(ControlServiceTest, SaysWhoServes) {
+  Serve(&source_);
+  wire::DescribeResponse answer;
+  ASSERT_TRUE(stub_->Describe(&context_, {}, &answer).ok());
+  EXPECT_EQ(answer.kind(), "overlayfs");
+  EXPECT_EQ(answer.root(), "/r");
+  EXPECT_EQ(answer.version(), "1.2");
+  EXPECT_EQ(answer.pid(), 7);
+}
+
+TEST_F(ControlServiceTest, ShowsSnapshotsAndThoseThatCannotBeMeasured) {
+  Serve(&source_);
+  wire::SnapshotsRequest request;
+  request.set_labels(true);
+  wire::SnapshotsResponse answer;
+  ASSERT_TRUE(stub_->Snapshots(&context_, request, &answer).ok());
+  ASSERT_EQ(answer.rows_size(), 2);
+  EXPECT_EQ(answer.rows(0).id(), 5U);
+  EXPECT_EQ(answer.rows(0).name(), "a");
+  EXPECT_EQ(answer.rows(0).parent(), "b");
+  EXPECT_EQ(answer.rows(0).kind(), 3U);
+  EXPECT_EQ(answer.rows(0).created(), 11);
+  EXPECT_EQ(answer.rows(0).updated(), 12);
+  EXPECT_EQ(answer.rows(0).size(), 4096);
+  EXPECT_EQ(answer.rows(0).inodes(), 2);
+  EXPECT_EQ(answer.rows(0).labels().at("k"), "v");
+  EXPECT_EQ(answer.rows(1).unmeasured(), "it has lost its directory");
+}
+
+TEST_F(ControlServiceTest, GivesLabelsOnlyWhenAsked) {
+  Serve(&source_);
+  wire::SnapshotsResponse answer;
+  ASSERT_TRUE(stub_->Snapshots(&context_, {}, &answer).ok());
+  EXPECT_TRUE(answer.rows(0).labels().empty());
+}
+
+TEST_F(ControlServiceTest, PassesOnWhereAPageBeginsAndAnError) {
+  Serve(&source_);
+  wire::SnapshotsRequest request;
+  request.set_after(6);
+  wire::SnapshotsResponse answer;
+  const grpc::Status status = stub_->Snapshots(&context_, request, &answer);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_EQ(status.error_message(), "after 6");
+}
+
+TEST_F(ControlServiceTest, TellsWhatIsWrong) {
+  Serve(&source_);
+  wire::CheckResponse answer;
+  ASSERT_TRUE(stub_->Check(&context_, {}, &answer).ok());
+  EXPECT_EQ(answer.records(), 2U);
+  EXPECT_EQ(answer.directories(), 3U);
+  EXPECT_FALSE(answer.truncated());
+  ASSERT_EQ(answer.findings_size(), 1);
+  EXPECT_EQ(answer.findings(0).problem(), "no-record");
+  EXPECT_EQ(answer.findings(0).id(), 9U);
+  EXPECT_EQ(answer.findings(0).path(), "snapshots/\xff");
+  EXPECT_EQ(answer.findings(0).size(), 100U);
+  EXPECT_EQ(answer.findings(0).detail(), "why");
+  EXPECT_EQ(answer.findings(0).repair(), "how");
+  EXPECT_TRUE(answer.findings(0).repairable());
+  EXPECT_FALSE(answer.findings(0).harmless());
+}
+
+TEST_F(ControlServiceTest, EndsACheckWhoseClientHasGone) {
+  source_.waits = true;
+  Serve(&source_);
+  context_.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(100));
+  wire::CheckResponse answer;
+  EXPECT_EQ(stub_->Check(&context_, {}, &answer).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  // Would wait for a call that is still there.
+  server_->Stop(std::chrono::minutes(1));
+}
+
+TEST_F(ControlServiceTest, ACheckEndsWithTheServer) {
+  source_.waits = true;
+  Serve(&source_);
+  grpc::Status status;
+  std::thread asker([&] {
+    wire::CheckResponse answer;
+    status = stub_->Check(&context_, {}, &answer);
+  });
+  while (!source_.is_asked) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  server_->Stop(std::chrono::minutes(1));
+  asker.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED) << status.error_message();
+}
+
+TEST_F(ControlServiceTest, SaysWhatTheDiskHas) {
+  Serve(&source_);
+  wire::SpaceResponse answer;
+  ASSERT_TRUE(stub_->Space(&context_, {}, &answer).ok());
+  EXPECT_EQ(answer.file_system(), "ext4");
+  EXPECT_EQ(answer.total_bytes(), 10U);
+  EXPECT_EQ(answer.free_bytes(), 4U);
+  EXPECT_EQ(answer.trash_bytes(), 3U);
+}
+
+TEST_F(ControlServiceTest, IsNotThereForServersWithoutIt) {
   Serve(nullptr);
   wire::CountersResponse answer;
   EXPECT_EQ(stub_->Counters(&context_, {}, &answer).error_code(), grpc::StatusCode::UNIMPLEMENTED);

@@ -52,6 +52,14 @@ TEST_F(ErofsProbeMountTest, LeavesNothingBehind) {
   EXPECT_FALSE(Exists(dir_.Join("probe")));
 }
 
+TEST_F(ErofsProbeMountTest, MountsACompleteImageFromItsFileAndLeavesNothing) {
+  const Status status = ProbeErofsFile(dir_.Join("probe"));
+  EXPECT_FALSE(Exists(dir_.Join("probe")));
+  if (!status.ok()) {
+    GTEST_SKIP() << "kernel lacks EROFS mounts of files: " << status.ToString();
+  }
+}
+
 TEST_F(ErofsProbeMountTest, RemovesWhatACrashHasLeft) {
   ASSERT_EQ(::mkdir(dir_.Join("probe").c_str(), 0700), 0);
   ASSERT_EQ(::mkdir(dir_.Join("probe/image").c_str(), 0700), 0);
