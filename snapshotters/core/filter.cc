@@ -135,6 +135,7 @@ Status TooMany(std::string_view what, size_t limit) {
 
 struct Filter::Selector {
   Field field = Field::kAbsent;
+  std::string name;  // of the field
   Operator op = Operator::kPresent;
   std::string label;           // key, for Field::kLabel
   std::string value;           // operand
@@ -161,8 +162,7 @@ struct Filter::Selector {
     return found->second;
   }
 
-  [[nodiscard]] bool Matches(const SnapshotInfo& info) const {
-    const std::optional<std::string_view> actual = ValueIn(info);
+  [[nodiscard]] bool Matches(std::optional<std::string_view> actual) const {
     switch (op) {
       case Operator::kPresent:
         return actual.has_value();
@@ -224,8 +224,8 @@ class Filter::Parser {
  private:
   StatusOr<Selector> TakeSelector() {
     Selector selector;
-    STRATA_ASSIGN_OR_RETURN(const std::string name, TakeField());
-    selector.field = FieldNamed(name);
+    STRATA_ASSIGN_OR_RETURN(selector.name, TakeField());
+    selector.field = FieldNamed(selector.name);
     // What follows name, parent and kind is ignored, as in containerd.
     for (bool first = true; !AtEnd() && text_[at_] == '.'; first = false) {
       ++at_;
@@ -441,12 +441,23 @@ StatusOr<Filter> Filter::Parse(const std::vector<std::string>& texts) {
   return filter;
 }
 
-bool Filter::Matches(const SnapshotInfo& info) const {
-  const auto matches = [&info](const Selector& selector) { return selector.Matches(info); };
+template <typename ValueOf>
+bool Filter::AnyMatches(const ValueOf& value_of) const {
+  const auto matches = [&value_of](const Selector& selector) {
+    return selector.Matches(value_of(selector));
+  };
   return matches_all() ||
          std::ranges::any_of(alternatives_, [&matches](const Conjunction& selectors) {
            return std::ranges::all_of(selectors, matches);
          });
+}
+
+bool Filter::Matches(const SnapshotInfo& info) const {
+  return AnyMatches([&info](const Selector& selector) { return selector.ValueIn(info); });
+}
+
+bool Filter::MatchesFields(const FieldValues& values) const {
+  return AnyMatches([&values](const Selector& selector) { return values(selector.name); });
 }
 
 bool Filter::matches_all() const {

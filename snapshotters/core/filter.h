@@ -19,6 +19,8 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,6 +47,11 @@ class Filter {
   // Whether any of the texts matches.
   [[nodiscard]] bool Matches(const SnapshotInfo& info) const;
 
+  // The same for what is no snapshot: `values` gives the value of a field by its name, that is the
+  // part of the path before the first dot; nullopt for one that is absent.
+  using FieldValues = std::function<std::optional<std::string_view>(std::string_view field)>;
+  [[nodiscard]] bool MatchesFields(const FieldValues& values) const;
+
   // True when everything matches without looking.
   [[nodiscard]] bool matches_all() const;
 
@@ -57,6 +64,9 @@ class Filter {
   struct Selector;
   using Conjunction = std::vector<Selector>;
   class Parser;
+
+  template <typename ValueOf>
+  [[nodiscard]] bool AnyMatches(const ValueOf& value_of) const;
 
   // Empty: matches everything.
   std::vector<Conjunction> alternatives_;

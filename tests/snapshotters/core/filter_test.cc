@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -478,6 +479,27 @@ INSTANTIATE_TEST_SUITE_P(
                                  "\u00a0\u200b\ue000\U000e0001"},
                       ParentCase{"Separators", R"("a,b c==d;'e'|f/")", "a,b c==d;'e'|f/"}),
     CaseName<ParentCase>);
+
+TEST(FilterTest, FieldsOfWhatIsNoSnapshotAreAskedFor) {
+  const auto value_of = [](std::string_view field) -> std::optional<std::string_view> {
+    if (field == "type") {
+      return "regular";
+    }
+    return field == "shared" ? std::optional<std::string_view>("") : std::nullopt;
+  };
+  const auto matches = [&](const std::string& text) {
+    const StatusOr<Filter> filter = Filter::Parse({text});
+    EXPECT_THAT(filter, IsOk());
+    return filter.ok() && filter->MatchesFields(value_of);
+  };
+  EXPECT_TRUE(matches("type==regular"));
+  EXPECT_TRUE(matches("shared,type~=\"^reg\""));
+  EXPECT_TRUE(matches("type.x==regular"));
+  EXPECT_TRUE(matches(""));
+  EXPECT_FALSE(matches("type==internal"));
+  EXPECT_FALSE(matches("private"));
+  EXPECT_FALSE(matches("name==\"\""));
+}
 
 // The table of the Walk test of containerd's snapshotter suite.
 class FilterOfWalkTest : public ::testing::Test {
