@@ -28,6 +28,11 @@ struct BlobSource {
   std::string digest;
   // Not a blob but this manifest of the repository: a tag or a digest. `digest` is not looked at.
   std::string manifest;
+  // Of manifests: an index of several platforms' will do, too.
+  bool accepts_index = false;
+  // A long transfer: only its caller's deadline and HttpClient's stall_timeout end it, not the
+  // request_timeout of a host.
+  bool is_long = false;
   uint64_t size = 0;  // 0: unknown
   // Further places, tried after the registry without credentials; https or loopback only.
   std::vector<std::string> urls;

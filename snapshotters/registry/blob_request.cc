@@ -19,6 +19,9 @@ using std::chrono::steady_clock;
 constexpr const char* kManifestTypes =
     "application/vnd.oci.image.manifest.v1+json, "
     "application/vnd.docker.distribution.manifest.v2+json";
+constexpr const char* kIndexTypes =
+    ", application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json";
 // The body of an answer that is not the blob: read to its end, so that the connection can be used
 // again, if it is short.
 constexpr uint64_t kLongestIgnored = 64 * 1024;
@@ -185,7 +188,8 @@ void BlobRequest::Send() {
   }
   request.headers.emplace_back("Range", range);
   if (!source_->manifest.empty()) {
-    request.headers.emplace_back("Accept", kManifestTypes);
+    request.headers.emplace_back(
+        "Accept", std::string(kManifestTypes) + (source_->accepts_index ? kIndexTypes : ""));
   }
   if (AtRegistry()) {
     // These may be secrets too (a mirror's API key).
@@ -206,7 +210,7 @@ void BlobRequest::Send() {
     }
   }
   request.deadline = want_.deadline;
-  if (candidate().host.request_timeout.count() > 0) {
+  if (candidate().host.request_timeout.count() > 0 && !source_->is_long) {
     request.deadline =
         std::min(request.deadline, steady_clock::now() + candidate().host.request_timeout);
   }

@@ -26,6 +26,7 @@ RegistryHost Mirror(const MirrorConfig& config, const HostsConfig& defaults) {
   if (mirror.scheme.empty()) {
     mirror.scheme = SchemeOf(mirror.host, config.insecure);
   }
+  mirror.path = config.path.empty() ? mirror.path : config.path;
   mirror.headers = config.headers;
   mirror.tls = config.tls;
   mirror.request_timeout =

@@ -45,6 +45,7 @@ struct RegistryHost {
 
 struct MirrorConfig {
   std::string host;  // host[:port], or with http:// or https:// in front
+  std::string path;  // of the API on it, as RegistryHost has it; empty: the usual one
   bool insecure = false;
   // 0: the default of HostsConfig; negative: none.
   std::chrono::milliseconds request_timeout{0};
