@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "services/config_value.h"
+#include "snapshotters/base/config_value.h"
 #include "snapshotters/base/status.h"
 
 namespace strata {

@@ -710,15 +710,14 @@ def kills_minutes(options):
     return 60 + options.lazy_kills * KILL_MODES * SECONDS_PER_LAZY_KILL / 60
 
 
-BENCH = "bench metadata"
+BENCHES = {f"bench {name}": name for name in ("metadata", "removal", "usage")}
 
 
 def run_bench(runner, logs, deadline):
-    if not runner.wants(BENCH):
-        return
-    job = Job(BENCH, [sys.executable, "tests/bench/metadata/run.py", "--quick",
-                      f"--build-dir={shown(BUILD)}"], logs / "metadata.log")
-    runner.run([job], deadline, lambda job: count_exit_code(runner.tally, job))
+    jobs = [Job(title, [sys.executable, f"tests/bench/{name}/run.py", "--quick",
+                        f"--build-dir={shown(BUILD)}"], logs / f"{name}.log")
+            for title, name in BENCHES.items() if runner.wants(title)]
+    runner.run(jobs, deadline, lambda job: count_exit_code(runner.tally, job))
 
 
 FUZZ_SOURCES = CHECKOUT / "tests" / "fuzz"
@@ -789,7 +788,7 @@ STAGES = [
     Stage("crash", run_crash, crash_minutes),
     Stage("systemd", pytest("tests/systemd"), 10),
     Stage("integration", pytest("tests/integration"), 60),
-    Stage("bench", run_bench, 20, names=known(BENCH)),
+    Stage("bench", run_bench, 20, names=known(*BENCHES)),
     Stage("layers", pytest("tests/integration/test_lazy_trees.py", {"STRATA_LONG": "1"}), 240),
     Stage("kills", run_kills, kills_minutes),
     Stage("asan", registered("asan", "unit", "suite", limit_factor=SANITIZER_LIMIT_FACTOR), 60,

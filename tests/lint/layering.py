@@ -36,9 +36,14 @@ MAY_INCLUDE = {
     "snapshotters/stargz": {BASE, CORE, OS, LAZY, REGISTRY},
     CODEC: {BASE, CORE, "protos"},
     "services": {BASE, CORE, OS, REGISTRY, LAZY, CODEC, "protos"} | KINDS,
+    "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos"},
     # The probe is what the daemon tries at its start.
-    "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos", f"{LAZY}/erofs_probe.h",
-               "services/config_value.h"} | KINDS,
+    "client/stratactl": {"client", BASE, CORE, OS, CODEC, "protos", f"{LAZY}/erofs_probe.h"},
+    "client/network": {"client/file_lock.h", BASE, CORE, OS},
+    "client/image": {"client/file_lock.h", "client/worker_snapshots.h", BASE, CORE, OS, REGISTRY},
+    "client/run": {"client/image/image_config.h", "client/network", BASE, CORE, OS},
+    "client/worker": {"client", "client/image", "client/network", "client/run",
+                      "client/stratactl", BASE, CORE, OS, REGISTRY} | KINDS,
 }
 # Includes everything, third-party headers too; nothing includes it.
 TESTS = "tests"
@@ -58,13 +63,13 @@ THIRD_PARTY = (
                    "client")),
     ("lmdb.h", (CORE,)),
     ("re2/", (CORE,)),
-    ("zlib.h", (CORE,)),
+    ("zlib.h", (CORE, "client/image")),
     ("sys/mount.h", (OS,)),
     ("sys/fanotify.h", (OS,)),
     ("curl/", (REGISTRY,)),
     ("libdeflate.h", (LAZY,)),
     ("simdjson.h", (LAZY,)),
-    ("zstd", (LAZY,)),
+    ("zstd", (LAZY, "client/image")),
     ("fuse", (f"{LAZY}/fuse_session",)),
     ("google/protobuf/", (CODEC, "services", "client")),
     ("grpc++/", (CODEC, "services", "client")),
@@ -72,7 +77,7 @@ THIRD_PARTY = (
     ("grpcpp/", (CODEC, "services", "client")),
     ("prometheus/", ("services",)),
     ("systemd/", ("services",)),
-    ("toml++/", ("services", "client")),
+    ("toml++/", (f"{BASE}/config_value",)),
     ("CLI/", ("services", "client")),
     ("archive", ("client",)),
     ("benchmark/", ()),
@@ -86,8 +91,8 @@ THIRD_PARTY = (
 SYSTEM_FOLDERS = ("arpa/", "asm/", "linux/", "net/", "netinet/", "sys/")
 SYSTEM_HEADERS = set("""
     dirent.h dlfcn.h endian.h errno.h fcntl.h fnmatch.h ftw.h getopt.h glob.h grp.h ifaddrs.h
-    libgen.h limits.h malloc.h netdb.h poll.h pthread.h pwd.h sched.h semaphore.h signal.h spawn.h
-    stdint.h stdio.h stdlib.h string.h syslog.h termios.h time.h unistd.h
+    libgen.h limits.h locale.h malloc.h netdb.h poll.h pthread.h pty.h pwd.h sched.h semaphore.h
+    signal.h spawn.h stdint.h stdio.h stdlib.h string.h syslog.h termios.h time.h unistd.h
 """.split())
 
 CPP_SUFFIXES = {".cc", ".h"}

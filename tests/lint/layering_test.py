@@ -79,7 +79,7 @@ class Layers(Tree):
                      '"snapshotters/os/mount_ops.h"')
         self.include("services/a.cc", '"snapshotters/lazy/toc.h"',
                      '"snapshotters/native/native_snapshotter.h"')
-        self.include("client/a.cc", '"snapshotters/overlayfs/overlayfs_snapshotter.h"')
+        self.include("client/worker/a.cc", '"snapshotters/overlayfs/overlayfs_snapshotter.h"')
         self.assert_clean()
 
     def test_base_includes_nothing_of_ours(self):

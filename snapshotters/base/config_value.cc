@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "services/config_value.h"
+#include "snapshotters/base/config_value.h"
 
 #include <absl/strings/str_cat.h>
 

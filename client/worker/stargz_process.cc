@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "client/worker/stargz_process.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <string_view>
+#include <thread>
+#include <utility>
+
+#include "snapshotters/base/file_at.h"
+#include "snapshotters/base/log.h"
+
+extern char** environ;
+
+namespace strata {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr milliseconds kPoll{20};
+constexpr milliseconds kGuardPoll{250};
+constexpr milliseconds kEndPatience{15'000};
+constexpr int kMostRestarts = 5;
+constexpr int kExitUsage = 2;  // of strata-stargz: it does not take its configuration
+
+// Files of the state directory.
+constexpr const char* kUsers = "stargz.users";
+constexpr const char* kGuard = "stargz.guard";
+constexpr const char* kStart = "stargz.start";
+constexpr const char* kConfig = "stargz.toml";
+constexpr const char* kLog = "stargz.log";
+constexpr const char* kSocket = "/stargz.sock";
+
+std::string OwnProgram() {
+  std::array<char, PATH_MAX> path{};
+  const ssize_t size = ::readlink("/proc/self/exe", path.data(), path.size());
+  return size > 0 ? std::string(path.data(), static_cast<size_t>(size)) : "";
+}
+
+// A program beside this one (or beside its folder's neighbour `services`, as in a build), else the
+// one in PATH; "" when there is none.
+std::string FindProgram(const std::string& name) {
+  const std::string own = OwnProgram();
+  const std::string folder = own.substr(0, own.rfind('/'));
+  std::vector<std::string> places = {folder, folder + "/../../services"};
+  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets any
+  if (const char* path = ::getenv("PATH"); path != nullptr) {
+    std::string_view rest = path;
+    while (!rest.empty()) {
+      const std::string_view place = rest.substr(0, rest.find(':'));
+      rest.remove_prefix(std::min(rest.size(), place.size() + 1));
+      places.emplace_back(place);
+    }
+  }
+  for (std::string& place : places) {
+    const bool is_one = !place.empty();
+    place += "/";
+    place += name;
+    if (is_one && ::access(place.c_str(), X_OK) == 0) {
+      return place;
+    }
+  }
+  return "";
+}
+
+// Whether somebody serves on the socket.
+bool Serves(const std::string& path) {
+  const UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  return fd.valid() &&
+         ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+}
+
+std::string LastLine(int state_fd) {
+  constexpr size_t kMostBytes = 1 << 20;
+  const auto log = ReadFileAt(state_fd, kLog, kMostBytes);
+  if (!log.ok()) {
+    return "it said nothing";
+  }
+  std::string_view text = *log;
+  while (text.ends_with('\n')) {
+    text.remove_suffix(1);
+  }
+  const size_t start = text.rfind('\n');
+  return std::string(start == std::string_view::npos ? text : text.substr(start + 1));
+}
+
+// A file that is read by strata-stargz alone.
+Status WriteConfig(int state_fd, const std::map<std::string, std::string>& settings) {
+  std::string text;
+  for (const auto& [key, value] : settings) {
+    text += key;
+    text += " = ";
+    text += value;
+    text += "\n";
+  }
+  return WriteFileAtomicAt(state_fd, kConfig, text, 0600);
+}
+
+// The guard, in a session of its own, so that no signal for this process' group reaches it.
+StatusOr<pid_t> SpawnGuard(const StargzProcess::Options& options, int state_fd) {
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd log,
+                          OpenAt(state_fd, kLog, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600));
+  std::string program = OwnProgram();
+  if (!program.ends_with("/strata-worker")) {
+    program = FindProgram("strata-worker");
+  }
+  if (program.empty() || FindProgram("strata-stargz").empty()) {
+    return MakeStatus(StatusCode::kNotFound,
+                      "failed to find strata-stargz, nor strata-worker, beside this program and in "
+                      "PATH");
+  }
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  (void)::posix_spawn_file_actions_init(&files);
+  (void)::posix_spawnattr_init(&attributes);
+  (void)::posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  (void)::posix_spawn_file_actions_adddup2(&files, log.get(), STDOUT_FILENO);
+  (void)::posix_spawn_file_actions_adddup2(&files, log.get(), STDERR_FILENO);
+  sigset_t none;
+  sigset_t all;
+  (void)::sigemptyset(&none);
+  (void)::sigfillset(&all);
+  (void)::posix_spawnattr_setsigmask(&attributes, &none);
+  (void)::posix_spawnattr_setsigdefault(&attributes, &all);
+  (void)::posix_spawnattr_setflags(
+      &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  std::vector<std::string> words = {program, kStargzGuardVerb, options.state, options.root};
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (std::string& word : words) {
+    arguments.push_back(word.data());
+  }
+  arguments.push_back(nullptr);
+  pid_t pid = 0;
+  const int error =
+      ::posix_spawn(&pid, program.c_str(), &files, &attributes, arguments.data(), environ);
+  (void)::posix_spawnattr_destroy(&attributes);
+  (void)::posix_spawn_file_actions_destroy(&files);
+  return error == 0 ? StatusOr<pid_t>(pid) : ErrnoStatus(error, "start '" + program + "'");
+}
+
+Status EndedEarly(int code, int state_fd) {
+  const std::string why = LastLine(state_fd);
+  return code == kExitUsage
+             ? MakeStatus(StatusCode::kInvalidArgument, "failed to parse stargz config: " + why)
+             : MakeStatus(StatusCode::kUnavailable, "strata-stargz did not start: " + why);
+}
+
+// Waits until the socket is there, and starts a guard for it when there is none.
+Status StartAndWait(const StargzProcess::Options& options, const std::string& socket, int state_fd,
+                    steady_clock::time_point deadline) {
+  pid_t guard = 0;
+  while (!Serves(socket)) {
+    int code = 0;
+    if (guard != 0 && ::waitpid(guard, &code, WNOHANG) == guard) {
+      return EndedEarly(WIFEXITED(code) ? WEXITSTATUS(code) : 1, state_fd);
+    }
+    if (steady_clock::now() >= deadline) {
+      return MakeStatus(StatusCode::kUnavailable,
+                        "strata-stargz does not serve on '" + socket +
+                            "' (--snapshotter-wait): " + LastLine(state_fd));
+    }
+    STRATA_ASSIGN_OR_RETURN(const bool guarded, FileLock::IsLocked(state_fd, kGuard));
+    if (!guarded && guard == 0) {
+      STRATA_RETURN_IF_ERROR(WriteConfig(state_fd, options.settings));
+      STRATA_ASSIGN_OR_RETURN(guard, SpawnGuard(options, state_fd));
+    }
+    std::this_thread::sleep_for(kPoll);
+  }
+  return OkStatus();
+}
+
+// Takes the lock, or waits for it.
+StatusOr<FileLock> LockUntil(int state_fd, const char* name, FileLock::Mode mode,
+                             steady_clock::time_point deadline) {
+  while (true) {
+    STRATA_ASSIGN_OR_RETURN(std::optional<FileLock> lock, FileLock::Try(state_fd, name, mode));
+    if (lock.has_value()) {
+      return *std::move(lock);
+    }
+    if (steady_clock::now() >= deadline) {
+      return MakeStatus(StatusCode::kUnavailable,
+                        "strata-stargz is being ended, or started by another process, for too "
+                        "long (--snapshotter-wait)");
+    }
+    std::this_thread::sleep_for(kPoll);
+  }
+}
+
+// strata-stargz under a guard; it ends with the guard, however that ends.
+pid_t StartServer(const std::string& program, const std::string& state, const std::string& root) {
+  const pid_t guard = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid != 0) {
+    return pid;
+  }
+  (void)::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (::getppid() != guard) {
+    ::_exit(1);
+  }
+  const std::string socket = state + kSocket;
+  const std::string config = state + "/" + kConfig;
+  (void)::execl(program.c_str(), program.c_str(), "--root", root.c_str(), "--socket",
+                socket.c_str(), "--config", config.c_str(), "--allow-volatile-root", "--anchor-dir",
+                "", nullptr);
+  ::_exit(127);
+}
+
+void EndServer(pid_t pid) {
+  (void)::kill(pid, SIGTERM);
+  const auto deadline = steady_clock::now() + kEndPatience;
+  while (::waitpid(pid, nullptr, WNOHANG) == 0) {
+    if (steady_clock::now() >= deadline) {
+      (void)::kill(pid, SIGKILL);
+      (void)::waitpid(pid, nullptr, 0);
+      return;
+    }
+    std::this_thread::sleep_for(kPoll);
+  }
+}
+
+// Until nobody uses it: 0. Or until it cannot be kept alive.
+StatusOr<int> Guard(int state_fd, const std::string& program, const std::string& state,
+                    const std::string& root) {
+  int starts = 0;
+  bool served = false;
+  pid_t server = 0;
+  while (true) {
+    if (server == 0) {
+      server = StartServer(program, state, root);
+      ++starts;
+      if (server < 0) {
+        return ErrnoStatus(errno, "start '" + program + "'");
+      }
+    }
+    std::this_thread::sleep_for(served ? kGuardPoll : kPoll);
+    served = served || Serves(state + kSocket);
+    int code = 0;
+    if (::waitpid(server, &code, WNOHANG) == server) {
+      const int exited = WIFEXITED(code) ? WEXITSTATUS(code) : 1;
+      if (!served || starts > kMostRestarts) {
+        return exited;
+      }
+      server = 0;
+      continue;
+    }
+    STRATA_ASSIGN_OR_RETURN(const std::optional<FileLock> unused,
+                            FileLock::Try(state_fd, kUsers, FileLock::Mode::kExclusive));
+    if (unused.has_value()) {
+      EndServer(server);
+      return 0;
+    }
+  }
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<StargzProcess>> StargzProcess::Use(const Options& options) {
+  constexpr size_t kLongestSocket = sizeof(sockaddr_un::sun_path) - 1;
+  const std::string socket = options.state + kSocket;
+  if (socket.size() > kLongestSocket) {
+    return MakeStatus(StatusCode::kInvalidArgument,
+                      "socket '" + socket + "' has " + std::to_string(socket.size()) +
+                          " bytes, expected at most " + std::to_string(kLongestSocket) +
+                          ": choose a shorter --root");
+  }
+  const auto deadline = steady_clock::now() + options.wait;
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd state, OpenFile(options.state, O_RDONLY | O_DIRECTORY));
+  STRATA_ASSIGN_OR_RETURN(FileLock users,
+                          LockUntil(state.get(), kUsers, FileLock::Mode::kShared, deadline));
+  STRATA_ASSIGN_OR_RETURN(const FileLock start,
+                          LockUntil(state.get(), kStart, FileLock::Mode::kExclusive, deadline));
+  STRATA_RETURN_IF_ERROR(StartAndWait(options, socket, state.get(), deadline));
+  return std::unique_ptr<StargzProcess>(new StargzProcess(socket, std::move(users)));
+}
+
+int GuardStargz(const std::vector<std::string>& arguments) {
+  const auto guard = [&]() -> StatusOr<int> {
+    if (arguments.size() != 2) {
+      return MakeStatus(StatusCode::kInvalidArgument,
+                        std::string(kStargzGuardVerb) + ": expected STATE ROOT");
+    }
+    STRATA_ASSIGN_OR_RETURN(const UniqueFd state, OpenFile(arguments[0], O_RDONLY | O_DIRECTORY));
+    STRATA_ASSIGN_OR_RETURN(const std::optional<FileLock> only,
+                            FileLock::Try(state.get(), kGuard, FileLock::Mode::kExclusive));
+    const std::string program = FindProgram("strata-stargz");
+    return only.has_value() ? Guard(state.get(), program, arguments[0], arguments[1])
+                            : StatusOr<int>(0);
+  };
+  const StatusOr<int> code = guard();
+  if (!code.ok()) {
+    LogError("strata-stargz cannot be kept running",
+             {{"error", std::string(StatusMessage(code.status()))}});
+    return 1;
+  }
+  return *code;
+}
+
+}  // namespace strata
