@@ -42,15 +42,16 @@ std::vector<SuiteTarget> Targets() {
                        return std::make_unique<OverlayfsInstance>(
                            OverlayfsOptions{.root = root, .allow_volatile = true});
                      }});
-  targets.push_back(
-      {.name = "InProcessWithMountOptions",
-       .kind = "overlayfs",
-       .make =
-           [](const std::string& root) {
-             return std::make_unique<OverlayfsInstance>(OverlayfsOptions{
-                 .root = root, .allow_volatile = true, .overlay = {.mount_options = {"metacopy=off"}}});
-           },
-       .mount_options = {"metacopy=off"}});
+  targets.push_back({.name = "InProcessWithMountOptions",
+                     .kind = "overlayfs",
+                     .make =
+                         [](const std::string& root) {
+                           return std::make_unique<OverlayfsInstance>(
+                               OverlayfsOptions{.root = root,
+                                                .allow_volatile = true,
+                                                .overlay = {.mount_options = {"metacopy=off"}}});
+                         },
+                     .mount_options = {"metacopy=off"}});
   targets.push_back(StrataDaemonTarget("overlayfs"));
   return targets;
 }

@@ -48,15 +48,16 @@ std::vector<SuiteTarget> Targets() {
                        return std::make_unique<StargzInstance>(
                            StargzOptions{.root = root, .allow_volatile = true});
                      }});
-  targets.push_back(
-      {.name = "InProcessWithMountOptions",
-       .kind = "stargz",
-       .make =
-           [](const std::string& root) {
-             return std::make_unique<StargzInstance>(StargzOptions{
-                 .root = root, .allow_volatile = true, .overlay = {.mount_options = {"metacopy=off"}}});
-           },
-       .mount_options = {"metacopy=off"}});
+  targets.push_back({.name = "InProcessWithMountOptions",
+                     .kind = "stargz",
+                     .make =
+                         [](const std::string& root) {
+                           return std::make_unique<StargzInstance>(
+                               StargzOptions{.root = root,
+                                             .allow_volatile = true,
+                                             .overlay = {.mount_options = {"metacopy=off"}}});
+                         },
+                     .mount_options = {"metacopy=off"}});
   targets.push_back(StrataDaemonTarget("stargz"));
   return targets;
 }
