@@ -68,6 +68,8 @@ def main(arguments):
     if child == 0:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         _become_root_inside(ready, mapped)
+        # A test's report would go to a directory of root's.
+        os.environ.pop("GTEST_OUTPUT", None)
         # The change of user has cleared it.
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.execvp(command[0], command)
