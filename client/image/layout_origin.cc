@@ -13,6 +13,7 @@
 #include "client/image/image_manifest.h"
 #include "client/image/image_origin.h"
 #include "client/image/store_index.h"
+#include "snapshotters/base/digest.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/core/snapshot.h"
 
@@ -229,7 +230,15 @@ StatusOr<std::string> LayoutOrigin::FetchTop(const CallContext& call, Deadline d
     return MakeStatus(StatusCode::kInvalidArgument,
                       "'" + source_.path + "' has several images, name one of: " + names);
   }
-  return FetchManifest(call, found->manifest, deadline);
+  STRATA_ASSIGN_OR_RETURN(std::string manifest, FetchManifest(call, found->manifest, deadline));
+  // Nobody above knows what it was to be: a tag names no digest.
+  DigestStream hash(found->manifest.digest);
+  hash.Update(manifest);
+  if (const std::string digest = hash.Finish(); digest != found->manifest.digest) {
+    return MakeStatus(StatusCode::kDataLoss, "manifest '" + found->manifest.digest + "' in '" +
+                                                 source_.path + "' has digest '" + digest + "'");
+  }
+  return manifest;
 }
 
 }  // namespace

@@ -472,6 +472,10 @@ TEST_P(PullTest, TakesALayoutDirectoryAndAnArchive) {
   }
   EXPECT_THAT(Pull("oci:" + layout.string() + ":two"),
               StatusIs(StatusCode::kNotFound, HasSubstr("'one'")));
+
+  put("blobs/sha256/" + Sha256Text(text).substr(7), "x" + text.substr(1));
+  EXPECT_THAT(Pull("oci:" + layout.string() + ":one"),
+              StatusIs(StatusCode::kDataLoss, HasSubstr("has digest")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, PullTest, ::testing::Values("overlayfs", "native"),
