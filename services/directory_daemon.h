@@ -21,7 +21,7 @@ int DirectoryDaemonMain(const std::string& name, int argc, char** argv) {
     options.overlay;
   };
   OverlaySettings overlay;
-  const auto open = [&overlay](const DaemonConfig& config, FdStore& /*fds*/) {
+  const auto open = [&](const DaemonConfig& config, FdStore& /*fds*/) {
     Options options;
     options.root = config.root;
     options.allow_volatile = config.allow_volatile_root;

@@ -179,6 +179,7 @@ class Question final : public grpc::ServerUnaryReactor {
 class CallbackControlService final : public ControlService, public wire::Control::CallbackService {
  public:
   using ControlService::Drain;
+  using wire::Control::CallbackService::Drain;
 
   CallbackControlService(ControlSource& source, WorkerPool& pool) : source_(source), pool_(pool) {}
 

@@ -372,7 +372,7 @@ TEST_F(StratactlLazyRootTest, KnowsLayersAndTheirMountPoints) {
                                                    .uuid = root->uuid(),
                                                    .create = true}));
     ASSERT_THAT(root->MarkComplete(), IsOk());
-    for (const uint64_t number : {7, 8}) {
+    for (const uint64_t number : {uint64_t{7}, uint64_t{8}}) {
       STRATA_ASSERT_OK_AND_ASSIGN(const SnapshotId id, store->NextId());
       const std::string folder = path + "/snapshots/" + std::to_string(id);
       ASSERT_TRUE(fs::create_directory(folder));

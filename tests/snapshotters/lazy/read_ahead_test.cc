@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <vector>
 
 namespace strata {
@@ -177,7 +178,7 @@ TEST(ReadAheadTest, GoesOnBehindAJumpOfAPageFault) {
 
 TEST(ReadAheadTest, TakesNoJumpOfASmallReadForAStream) {
   ReadAhead ahead(kMost);
-  for (const uint64_t at : {0, 40, 13, 27, 60, 75, 51}) {
+  for (const uint64_t at : std::initializer_list<uint64_t>{0, 40, 13, 27, 60, 75, 51}) {
     EXPECT_EQ(ahead.OnWant(10 * kMiB + at * 4096, 4096, true).bytes, 0);
   }
 }
