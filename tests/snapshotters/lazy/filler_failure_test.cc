@@ -364,7 +364,7 @@ TEST_F(FillerFailureTest, BackgroundStopsWhenTheDiskIsFullUntilAWriteSucceeds) {
   EXPECT_EQ(blob_->count(), 1);
   disk_full_ = false;
   Wanted want = Want(3);
-  ASSERT_EQ(blob_->count(), 2);
+  ASSERT_TRUE(blob_->WaitFor(2));
   blob_->Answer(1);
   EXPECT_THAT(want.Get().status, IsOk());
   EXPECT_EQ(want.Get().held, nullptr);
