@@ -90,13 +90,8 @@ Number NumberLabel(const Labels& labels, std::string_view key, Number otherwise)
 }
 
 std::string HoldFile(std::string_view name) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string file;
-  for (const uint8_t byte : Sha256(name)) {
-    file += kDigits[byte >> 4];
-    file += kDigits[byte & 0xf];
-  }
-  return file;
+  const std::string digest = Sha256Text(name);
+  return digest.substr(digest.find(':') + 1);
 }
 
 class FileHold final : public WorkerSnapshots::Hold {

@@ -13,6 +13,7 @@
 #include "client/image/layer_diff.h"
 #include "client/image/layer_target.h"
 #include "client/image/store_index.h"
+#include "client/random_name.h"
 #include "snapshotters/base/clock.h"
 #include "snapshotters/base/digest.h"
 #include "snapshotters/os/unseen_mount.h"
@@ -121,7 +122,8 @@ Status Committing::WriteDiffOfTrees(const std::vector<Mount>& mounts, const TarR
   if (base_.snapshot.empty()) {
     return WriteTreeDiff(call_, -1, after.get(), receiver);
   }
-  const std::string view = "compare/" + RandomName();
+  STRATA_ASSIGN_OR_RETURN(const std::string name, RandomName());
+  const std::string view = "compare/" + name;
   STRATA_ASSIGN_OR_RETURN(const std::vector<Mount> below,
                           snapshots_.View(call_, view, base_.snapshot));
   Status status;

@@ -17,6 +17,7 @@
 #include "client/file_lock.h"
 #include "client/image/image_manifest.h"
 #include "client/image/store_index.h"
+#include "client/random_name.h"
 #include "snapshotters/base/clock.h"
 #include "snapshotters/base/digest.h"
 #include "snapshotters/base/file_at.h"
@@ -295,7 +296,8 @@ StatusOr<std::unique_ptr<BlobWriter>> DirectoryContentStore::Write(const Descrip
 
 StatusOr<std::unique_ptr<NewBlob>> DirectoryContentStore::WriteNew() {
   while (true) {
-    const std::string name = "new-" + RandomName();
+    STRATA_ASSIGN_OR_RETURN(std::string name, RandomName());
+    name.insert(0, "new-");
     StatusOr<UniqueFd> file =
         OpenAt(folders_.ingest.get(), name, O_RDWR | O_CREAT | O_EXCL, kFileMode);
     if (file.ok()) {

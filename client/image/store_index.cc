@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "client/image/store_index.h"
 
-#include <array>
-#include <random>
 #include <utility>
 
 #include "snapshotters/registry/reference.h"
@@ -99,16 +97,6 @@ std::vector<std::string> StoreIndex::Digests() const {
 
 std::string StoreIndex::Text() const {
   return root_.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
-
-std::string RandomName() {
-  std::random_device random;
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string name;
-  for (int i = 0; i < 16; ++i) {
-    name += kDigits[random() % 16];
-  }
-  return name;
 }
 
 }  // namespace strata

@@ -36,7 +36,4 @@ class StoreIndex {
   nlohmann::json root_;
 };
 
-// 16 hex digits that nobody else has.
-std::string RandomName();
-
 }  // namespace strata

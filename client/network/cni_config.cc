@@ -23,7 +23,7 @@ namespace {
 using nlohmann::json;
 
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
-constexpr size_t kDigestBytes = 6;
+constexpr size_t kDigestDigits = 12;
 // What the protocol began with; files of that time do not name it.
 constexpr std::string_view kFirstVersion = "0.1.0";
 using Version = std::array<int, 3>;
@@ -82,14 +82,8 @@ json Parse(std::string_view text) {
 }
 
 std::string DigestOf(std::string_view text) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  const Sha256Digest digest = Sha256(text);
-  std::string hex;
-  for (size_t i = 0; i < kDigestBytes; ++i) {
-    hex += kDigits[digest[i] >> 4];
-    hex += kDigits[digest[i] & 0xf];
-  }
-  return hex;
+  const std::string digest = Sha256Text(text);
+  return digest.substr(digest.find(':') + 1, kDigestDigits);
 }
 
 Status AddPlugin(json plugin, CniConfig& config) {

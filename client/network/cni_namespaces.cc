@@ -2,19 +2,17 @@
 #include "client/network/cni_namespaces.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
-#include <cstdint>
 #include <ctime>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "client/network/namespace_thread.h"
+#include "client/random_name.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/core/snapshot.h"
@@ -30,23 +28,8 @@ constexpr mode_t kDirectoryMode = 0700;
 constexpr mode_t kFileMode = 0600;
 constexpr std::string_view kLockSuffix = ".lock";
 constexpr std::string_view kRecordSuffix = ".json";
-constexpr size_t kRandomBytes = 8;
 constexpr size_t kMaxRecordBytes = size_t{4} << 20;
 constexpr std::chrono::seconds kUndoLimit{10};
-
-StatusOr<std::string> RandomWord() {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::array<uint8_t, kRandomBytes> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    return ErrnoStatus(errno, "getrandom");  // short reads do not happen up to 256 bytes
-  }
-  std::string word;
-  for (const uint8_t byte : bytes) {
-    word += kDigits[byte >> 4];
-    word += kDigits[byte & 0xf];
-  }
-  return word;
-}
 
 std::string LockFile(const std::string& id) {
   return id + std::string(kLockSuffix);
@@ -181,7 +164,7 @@ StatusOr<std::optional<CniNamespace>> CniNamespaces::TakeOut(const std::string& 
 
 StatusOr<CniNamespace> CniNamespaces::NewLocked(const std::string& digest) {
   while (true) {
-    STRATA_ASSIGN_OR_RETURN(const std::string word, RandomWord());
+    STRATA_ASSIGN_OR_RETURN(const std::string word, RandomName());
     std::string id = digest;
     id += '-';
     id += word;

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "client/random_name.h"
 #include "client/run/process_watch.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
@@ -32,7 +32,6 @@ using std::chrono::steady_clock;
 
 constexpr size_t kMaxIdBytes = 128;
 constexpr size_t kMaxNoteBytes = size_t{1} << 20;
-constexpr size_t kRandomIdBytes = 25;
 constexpr milliseconds kLockLimit{10'000};
 constexpr int kUnmountTries = 20;
 constexpr milliseconds kUnmountPause{10};
@@ -79,19 +78,6 @@ ContainerNote ParseNote(std::string_view text) {
 }
 
 }  // namespace
-
-StatusOr<std::string> RandomId() {
-  constexpr std::string_view kDigits = "0123456789abcdefghijklmnopqrstuvwxyz";
-  unsigned char bytes[kRandomIdBytes];
-  if (::getrandom(bytes, sizeof(bytes), 0) != static_cast<ssize_t>(sizeof(bytes))) {
-    return ErrnoStatus(errno, "getrandom");
-  }
-  std::string id;
-  for (const unsigned char byte : bytes) {
-    id += kDigits[byte % kDigits.size()];
-  }
-  return id;
-}
 
 bool IsContainerId(std::string_view id) {
   return !id.empty() && id.size() <= kMaxIdBytes && id.front() != '.' &&
@@ -190,7 +176,7 @@ StatusOr<UniqueFd> BundleDirectory::Lock() const {
 StatusOr<Bundle> BundleDirectory::Create(const std::string& wanted) {
   std::string id = wanted;
   if (id.empty()) {
-    STRATA_ASSIGN_OR_RETURN(id, RandomId());
+    STRATA_ASSIGN_OR_RETURN(id, RandomName());
   }
   if (!IsContainerId(id)) {
     return MakeStatus(StatusCode::kInvalidArgument,

@@ -107,9 +107,6 @@ class BundleDirectory {
   const UniqueFd fd_;
 };
 
-// 25 letters and digits that nobody else has.
-StatusOr<std::string> RandomId();
-
 // Letters, digits and "_+.-", not a dot in front, 1 to 128 of them.
 bool IsContainerId(std::string_view id);
 

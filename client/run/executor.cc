@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "client/random_name.h"
 #include "client/run/bundle.h"
 #include "client/run/container_root.h"
 #include "client/run/executor_mounts.h"
@@ -285,7 +286,7 @@ StatusOr<ContainerState> RuntimeExecutor::WaitRunning(CallContext& call, const B
 class ExecFiles {
  public:
   static StatusOr<ExecFiles> Create(const std::string& bundle, std::string_view process) {
-    STRATA_ASSIGN_OR_RETURN(const std::string id, RandomId());
+    STRATA_ASSIGN_OR_RETURN(const std::string id, RandomName());
     ExecFiles files(bundle + "/exec-" + id);
     STRATA_ASSIGN_OR_RETURN(const UniqueFd fd,
                             OpenFile(files.process(), O_WRONLY | O_CREAT | O_EXCL, 0600));

@@ -2,16 +2,15 @@
 //
 // The verbs run, exec, ps and kill.
 #include <signal.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <ctime>
 #include <optional>
 #include <utility>
 
 #include "client/image/image_source.h"
+#include "client/random_name.h"
 #include "client/run/signal_name.h"
 #include "client/stratactl/output.h"
 #include "client/stratactl/table.h"
@@ -113,17 +112,6 @@ ProcessStreams Streams(bool interactive, bool tty) {
           .terminal = tty};
 }
 
-std::string RandomName() {
-  constexpr std::string_view kLetters = "0123456789abcdef";
-  uint64_t number = 0;
-  (void)!::getrandom(&number, sizeof(number), 0);  // eight bytes always come (getrandom(2))
-  std::string name = "run-";
-  for (int i = 0; i < 16; ++i, number >>= 4) {
-    name += kLetters[number & 15];
-  }
-  return name;
-}
-
 StatusOr<PulledImage> FindImage(CallContext& context, Worker& worker, const RunFlags& flags) {
   STRATA_ASSIGN_OR_RETURN(const ImageSource source, ParseImageSource(flags.image));
   STRATA_ASSIGN_OR_RETURN(PullOptions options, worker.OptionsForPull());
@@ -156,6 +144,8 @@ class OneRun {
     STRATA_ASSIGN_OR_RETURN(
         const std::optional<FileLock> slot,
         worker_.state().TakeSlot(context_, worker_.config().max_parallelism, kSlotPatience));
+    STRATA_ASSIGN_OR_RETURN(active_, RandomName());
+    active_.insert(0, "run-");
     STRATA_ASSIGN_OR_RETURN(request.rootfs, PrepareRoot());
     request.image = image_.name;
     request.process.streams = Streams(flags_.interactive, flags_.tty);
@@ -223,7 +213,7 @@ class OneRun {
 
   Worker& worker_;
   const RunFlags& flags_;
-  const std::string active_ = RandomName();
+  std::string active_;
   CallContext context_;
   PulledImage image_;
   WorkerSnapshots* snapshots_ = nullptr;

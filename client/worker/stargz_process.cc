@@ -23,6 +23,7 @@
 
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
+#include "snapshotters/os/mount_helper.h"
 
 extern char** environ;
 
@@ -54,28 +55,16 @@ std::string OwnProgram() {
 
 // A program beside this one (or beside its folder's neighbour `services`, as in a build), else the
 // one in PATH; "" when there is none.
-std::string FindProgram(const std::string& name) {
+std::string ProgramOf(const std::string& name) {
   const std::string own = OwnProgram();
   const std::string folder = own.substr(0, own.rfind('/'));
-  std::vector<std::string> places = {folder, folder + "/../../services"};
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets any
-  if (const char* path = ::getenv("PATH"); path != nullptr) {
-    std::string_view rest = path;
-    while (!rest.empty()) {
-      const std::string_view place = rest.substr(0, rest.find(':'));
-      rest.remove_prefix(std::min(rest.size(), place.size() + 1));
-      places.emplace_back(place);
+  for (const std::string& place : {folder, folder + "/../../services"}) {
+    std::string path = place + "/" + name;
+    if (!place.empty() && ::access(path.c_str(), X_OK) == 0) {
+      return path;
     }
   }
-  for (std::string& place : places) {
-    const bool is_one = !place.empty();
-    place += "/";
-    place += name;
-    if (is_one && ::access(place.c_str(), X_OK) == 0) {
-      return place;
-    }
-  }
-  return "";
+  return FindProgram(name).value_or("");
 }
 
 // Whether somebody serves on the socket.
@@ -120,9 +109,9 @@ StatusOr<pid_t> SpawnGuard(const StargzProcess::Options& options, int state_fd) 
                           OpenAt(state_fd, kLog, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600));
   std::string program = OwnProgram();
   if (!program.ends_with("/strata-worker")) {
-    program = FindProgram("strata-worker");
+    program = ProgramOf("strata-worker");
   }
-  if (program.empty() || FindProgram("strata-stargz").empty()) {
+  if (program.empty() || ProgramOf("strata-stargz").empty()) {
     return MakeStatus(StatusCode::kNotFound,
                       "failed to find strata-stargz, nor strata-worker, beside this program and in "
                       "PATH");
@@ -301,7 +290,7 @@ int GuardStargz(const std::vector<std::string>& arguments) {
     STRATA_ASSIGN_OR_RETURN(const UniqueFd state, OpenFile(arguments[0], O_RDONLY | O_DIRECTORY));
     STRATA_ASSIGN_OR_RETURN(const std::optional<FileLock> only,
                             FileLock::Try(state.get(), kGuard, FileLock::Mode::kExclusive));
-    const std::string program = FindProgram("strata-stargz");
+    const std::string program = ProgramOf("strata-stargz");
     return only.has_value() ? Guard(state.get(), program, arguments[0], arguments[1])
                             : StatusOr<int>(0);
   };

@@ -3,12 +3,10 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <cerrno>
 #include <ctime>
@@ -16,39 +14,21 @@
 #include <thread>
 #include <utility>
 
+#include "client/random_name.h"
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/core/snapshot.h"
 
 namespace strata {
 namespace {
 
-constexpr size_t kIdLength = 25;
 constexpr mode_t kIdMode = 0400;
 constexpr mode_t kFolderMode = 0700;
-constexpr std::string_view kLetters = "0123456789abcdefghijklmnopqrstuvwxyz";
 constexpr std::chrono::milliseconds kSlotPoll{50};
 constexpr time_t kCollectionPauseSeconds = 60;
 
 bool IsId(std::string_view text) {
-  return text.size() == kIdLength && text.find_first_not_of(kLetters) == std::string_view::npos;
-}
-
-// Letters and digits, each as likely as the others.
-StatusOr<std::string> NewId() {
-  constexpr uint8_t kFair = 252;  // the greatest multiple of 36 in a byte
-  std::string id;
-  while (id.size() < kIdLength) {
-    std::array<uint8_t, 64> random{};
-    if (::getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size())) {
-      return ErrnoStatus(errno, "get random bytes");
-    }
-    for (const uint8_t byte : random) {
-      if (byte < kFair && id.size() < kIdLength) {
-        id += kLetters[byte % kLetters.size()];
-      }
-    }
-  }
-  return id;
+  return text.size() == kRandomNameLength &&
+         text.find_first_not_of(kRandomNameLetters) == std::string_view::npos;
 }
 
 // The name becomes part of a path: what a snapshotter may be called is narrower than that.
@@ -99,7 +79,8 @@ Status WorkerState::KeepBuildKitOut() {
 Status WorkerState::ReadOrMakeId() {
   const std::string path = path_ + "/workerid";
   const auto read = [&]() -> StatusOr<std::string> {
-    STRATA_ASSIGN_OR_RETURN(std::string id, ReadFileAt(fd_.get(), "workerid", kIdLength + 1));
+    STRATA_ASSIGN_OR_RETURN(std::string id,
+                            ReadFileAt(fd_.get(), "workerid", kRandomNameLength + 1));
     if (!IsId(id)) {
       return MakeStatus(StatusCode::kDataLoss, "read '" + path +
                                                    "': expected 25 letters and digits"
@@ -110,7 +91,7 @@ Status WorkerState::ReadOrMakeId() {
   StatusOr<std::string> id = read();
   if (id.status().code() == StatusCode::kNotFound) {
     // Linked to its name when it is whole, and only by the first of several.
-    STRATA_ASSIGN_OR_RETURN(const std::string fresh, NewId());
+    STRATA_ASSIGN_OR_RETURN(const std::string fresh, RandomName());
     const std::string temporary = ".workerid-" + fresh;
     STRATA_RETURN_IF_ERROR(WriteFileAtomicAt(fd_.get(), temporary, fresh, kIdMode));
     const int linked =

@@ -39,9 +39,11 @@ MAY_INCLUDE = {
     "client": {BASE, CORE, OS, REGISTRY, CODEC, "protos"},
     # The probe is what the daemon tries at its start.
     "client/stratactl": {"client", BASE, CORE, OS, CODEC, "protos", f"{LAZY}/erofs_probe.h"},
-    "client/network": {"client/file_lock.h", BASE, CORE, OS},
-    "client/image": {"client/file_lock.h", "client/worker_snapshots.h", BASE, CORE, OS, REGISTRY},
-    "client/run": {"client/image/image_config.h", "client/network", BASE, CORE, OS},
+    "client/network": {"client/file_lock.h", "client/random_name.h", BASE, CORE, OS},
+    "client/image": {"client/file_lock.h", "client/random_name.h", "client/worker_snapshots.h",
+                     BASE, CORE, OS, REGISTRY},
+    "client/run": {"client/image/image_config.h", "client/network", "client/random_name.h",
+                   BASE, CORE, OS},
     "client/worker": {"client", "client/image", "client/network", "client/run",
                       "client/stratactl", BASE, CORE, OS, REGISTRY} | KINDS,
 }
