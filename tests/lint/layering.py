@@ -65,6 +65,7 @@ THIRD_PARTY = (
                    "client")),
     ("lmdb.h", (CORE,)),
     ("re2/", (CORE,)),
+    ("isa-l/", ("client/image",)),
     ("zlib.h", (CORE, "client/image")),
     ("sys/mount.h", (OS,)),
     ("sys/fanotify.h", (OS,)),
