@@ -32,6 +32,8 @@ constexpr std::string_view kTypeLabel = "containerd.io/snapshot/strata-worker.ty
 constexpr std::string_view kDescriptionLabel = "containerd.io/snapshot/strata-worker.description";
 constexpr std::string_view kLastUsedLabel = "containerd.io/snapshot/strata-worker.last-used";
 constexpr std::string_view kUseCountLabel = "containerd.io/snapshot/strata-worker.use-count";
+constexpr const char* kBootIdFile = "/proc/sys/kernel/random/boot_id";
+constexpr size_t kMaxBootIdBytes = 64;
 // On the socket of containerd itself its garbage collector would take what no lease names.
 constexpr std::string_view kRootLabel = "containerd.io/gc.root";
 constexpr size_t kMaxLabelBytes = 4096;  // containerd: of key and value together
@@ -110,9 +112,11 @@ class FileHold final : public WorkerSnapshots::Hold {
 
 class LabelledSnapshots final : public WorkerSnapshots {
  public:
-  LabelledSnapshots(Snapshotter& snapshotter, const Options& options, UniqueFd holds)
+  LabelledSnapshots(Snapshotter& snapshotter, const Options& options, std::string boot_id,
+                    UniqueFd holds)
       : snapshotter_(snapshotter),
         clock_(*options.clock),
+        boot_id_(std::move(boot_id)),
         prefix_("strata-worker/" + options.worker_id + "/"),
         holds_(std::make_shared<const UniqueFd>(std::move(holds))) {}
 
@@ -133,6 +137,7 @@ class LabelledSnapshots final : public WorkerSnapshots {
   StatusOr<WorkerRecord> Find(CallContext& call, std::string_view name) override;
   StatusOr<std::vector<WorkerRecord>> List(CallContext& call, bool with_usage) override;
   Status Touch(CallContext& call, std::string_view name) override;
+  Status MarkSynced(CallContext& call, std::string_view name) override;
   StatusOr<std::unique_ptr<Hold>> HoldSnapshot(std::string_view name) override;
 
  private:
@@ -161,6 +166,7 @@ class LabelledSnapshots final : public WorkerSnapshots {
 
   Snapshotter& snapshotter_;
   Clock& clock_;
+  const std::string boot_id_;
   const std::string prefix_;
   const std::shared_ptr<const UniqueFd> holds_;
 
@@ -197,6 +203,9 @@ StatusOr<Labels> LabelledSnapshots::RecordLabels(RecordType type, std::string_vi
     // The name under which a lazy snapshotter commits by itself.
     STRATA_ASSIGN_OR_RETURN(ref->second, Inner("snapshot.ref", ref->second));
   }
+  if (const auto unsynced = all.find(kUnsyncedLabel); unsynced != all.end()) {
+    unsynced->second = boot_id_;
+  }
   all.insert_or_assign(std::string(kRootLabel), "strata-worker");
   all.insert_or_assign(std::string(kTypeLabel), std::string(RecordTypeName(type)));
   all.insert_or_assign(std::string(kLastUsedLabel), std::to_string(clock_.Now()));
@@ -223,6 +232,10 @@ WorkerRecord LabelledSnapshots::RecordOf(const SnapshotInfo& info) const {
   record.last_used = NumberLabel<TimeNs>(info.labels, kLastUsedLabel, info.created);
   record.use_count = NumberLabel<uint64_t>(info.labels, kUseCountLabel, 0);
   record.shared = info.labels.contains(kSharedRecordLabel);
+  // What an Update of containerd's metadata leaves of a label that it takes away may be "".
+  if (const std::string_view boot = text(kUnsyncedLabel); !boot.empty()) {
+    record.data = boot == boot_id_ ? WorkerRecord::Data::kUnsynced : WorkerRecord::Data::kDoubtful;
+  }
   return record;
 }
 
@@ -408,6 +421,14 @@ Status LabelledSnapshots::Touch(CallContext& call, std::string_view name) {
   return Outer(snapshotter_.Update(call, changed, mask).status());
 }
 
+Status LabelledSnapshots::MarkSynced(CallContext& call, std::string_view name) {
+  SnapshotInfo changed;
+  STRATA_ASSIGN_OR_RETURN(changed.name, Inner("name", name));
+  // A mask that names a label which is not given takes it away.
+  return Outer(
+      snapshotter_.Update(call, changed, {"labels." + std::string(kUnsyncedLabel)}).status());
+}
+
 StatusOr<std::unique_ptr<WorkerSnapshots::Hold>> LabelledSnapshots::HoldSnapshot(
     std::string_view name) {
   STRATA_RETURN_IF_ERROR(ValidateName("name", name));
@@ -448,7 +469,14 @@ StatusOr<std::unique_ptr<WorkerSnapshots>> WorkerSnapshots::Create(Snapshotter& 
   STRATA_RETURN_IF_ERROR(MakePath(options.holds_directory, kHoldsMode));
   STRATA_ASSIGN_OR_RETURN(UniqueFd holds,
                           OpenFile(options.holds_directory, O_RDONLY | O_DIRECTORY));
-  return std::make_unique<LabelledSnapshots>(snapshotter, options, std::move(holds));
+  std::string boot_id = options.boot_id;
+  if (boot_id.empty()) {
+    STRATA_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(kBootIdFile, O_RDONLY));
+    STRATA_ASSIGN_OR_RETURN(boot_id, ReadAll(file.get(), kBootIdFile, kMaxBootIdBytes));
+    boot_id.resize(std::min(boot_id.find('\n'), boot_id.size()));
+  }
+  return std::make_unique<LabelledSnapshots>(snapshotter, options, std::move(boot_id),
+                                             std::move(holds));
 }
 
 }  // namespace strata

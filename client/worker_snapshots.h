@@ -30,7 +30,15 @@ std::string_view RecordTypeName(RecordType type);
 inline constexpr std::string_view kSharedRecordLabel =
     "containerd.io/snapshot/strata-worker.shared";
 
+// Given to Commit with any value: the record is committed before its data is on the disk, and the
+// label's value becomes the boot's id. See WorkerRecord::data and MarkSynced.
+inline constexpr std::string_view kUnsyncedLabel = "containerd.io/snapshot/strata-worker.unsynced";
+
 struct WorkerRecord {
+  // kUnsynced: all of it is to be seen, but a power cut would take some. kDoubtful: it was that
+  // when the machine went down, and nobody knows what of it is there.
+  enum class Data { kSynced, kUnsynced, kDoubtful };
+
   std::string name;    // without the prefix
   std::string parent;  // the same; "" for none
   Kind kind = Kind::kActive;
@@ -43,6 +51,7 @@ struct WorkerRecord {
   // Somebody outside of this worker stands on it, too (kSharedRecordLabel): its bytes are not
   // counted, and only `all` rules prune it.
   bool shared = false;
+  Data data = Data::kSynced;
   Usage usage;  // only when asked for
 };
 
@@ -54,6 +63,7 @@ class WorkerSnapshots {
     // Absolute; made when missing.
     std::string holds_directory;
     Clock* clock = &Clock::System();  // must outlive this
+    std::string boot_id;              // "": the kernel's (/proc/sys/kernel/random/boot_id)
   };
 
   // `snapshotter` must outlive this.
@@ -88,6 +98,9 @@ class WorkerSnapshots {
   virtual StatusOr<std::vector<WorkerRecord>> List(CallContext& call, bool with_usage) = 0;
   // Notes a use: now, and one more.
   virtual Status Touch(CallContext& call, std::string_view name) = 0;
+  // Of what was committed with kUnsyncedLabel: the data is on the disk now. Parents first, so that
+  // what is synced stands on what is synced.
+  virtual Status MarkSynced(CallContext& call, std::string_view name) = 0;
 
   // While it lives, nobody of this worker prunes `name` or its parents. Ends with the process, too.
   // `name` need not be there yet: hold first, then look or commit. May outlive this object.

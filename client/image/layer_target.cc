@@ -40,6 +40,27 @@ StatusOr<UniqueFd> OpenLower(const Mount& overlay) {
   return MountUnseen({&below, 1});
 }
 
+// Those of a lowerdir=. A ':' that belongs to a name has a '\\' in front (overlayfs.rst).
+std::vector<std::string> SplitLower(std::string_view lower) {
+  std::vector<std::string> paths(1);
+  for (size_t at = 0; at < lower.size(); ++at) {
+    if (lower[at] == ':') {
+      paths.emplace_back();
+      continue;
+    }
+    if (lower[at] == '\\' && at + 1 < lower.size()) {
+      ++at;
+    }
+    paths.back() += lower[at];
+  }
+  return paths;
+}
+
+Status SyncPath(const std::string& path) {
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd fd, OpenFile(path, O_RDONLY | O_DIRECTORY));
+  return ::syncfs(fd.get()) == 0 ? OkStatus() : ErrnoStatus(errno, "sync '" + path + "'");
+}
+
 }  // namespace
 
 std::string MountOption(const Mount& mount, std::string_view key) {
@@ -72,6 +93,7 @@ StatusOr<LayerTarget> OpenLayerTarget(const std::vector<Mount>& mounts) {
     return target;
   }
   STRATA_ASSIGN_OR_RETURN(target.directory, MountUnseen(mounts));
+  target.mounted = true;
   return target;
 }
 
@@ -84,6 +106,17 @@ Status SyncLayerTarget(const LayerTarget& target) {
   }
   STRATA_ASSIGN_OR_RETURN(const UniqueFd upper, OpenFile(target.upper, O_RDONLY | O_DIRECTORY));
   return ::syncfs(upper.get()) == 0 ? OkStatus() : ErrnoStatus(errno, "sync the snapshot");
+}
+
+Status SyncSnapshot(const std::vector<Mount>& view) {
+  for (const Mount& mount : view) {
+    const std::string lower = MountOption(mount, "lowerdir");
+    for (const std::string& path :
+         lower.empty() ? std::vector<std::string>{mount.source} : SplitLower(lower)) {
+      STRATA_RETURN_IF_ERROR(SyncPath(path));
+    }
+  }
+  return OkStatus();
 }
 
 }  // namespace strata

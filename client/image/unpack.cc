@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <optional>
+#include <set>
 #include <span>
 #include <thread>
 #include <utility>
@@ -11,6 +12,8 @@
 #include "client/image/layer_stream.h"
 #include "client/image/layer_target.h"
 #include "client/image/lazy_labels.h"
+#include "client/image/sync_behind.h"
+#include "client/random_name.h"
 #include "snapshotters/base/digest.h"
 #include "snapshotters/base/fault.h"
 
@@ -53,7 +56,9 @@ class Unpacking {
   [[nodiscard]] std::string Active(size_t index) const { return "unpack/" + chains_[index]; }
 
   void Stop();
-  StatusOr<bool> IsThere(const std::string& chain);
+  StatusOr<bool> IsThere(size_t index);
+  // What a power cut may have hit, with what stands on it.
+  Status RemoveDoubtful(const std::string& chain);
   StatusOr<size_t> FirstMissing();
   // Nothing: the snapshotter has the layer.
   StatusOr<std::optional<std::vector<Mount>>> Prepare(size_t index);
@@ -61,6 +66,8 @@ class Unpacking {
   Status UnpackOne(size_t index);
   Status FillAndCommit(size_t index, const std::vector<Mount>& mounts);
   Status Apply(size_t index, const LayerTarget& target);
+  // All layers are durable, and marked so.
+  Status Sync();
   LayerStream& Stream(size_t index);
   [[nodiscard]] std::string Description() const { return "pulled from " + request_.name; }
 
@@ -70,9 +77,12 @@ class Unpacking {
   const UnpackRequest& request_;
   const std::vector<std::string> chains_;
   std::vector<std::unique_ptr<WorkerSnapshots::Hold>> holds_;
+  std::set<size_t> unsynced_;     // layers that are to be marked
+  bool others_unsynced_ = false;  // somebody else has written some of these
   bool fetching_ = false;
   std::vector<std::unique_ptr<LayerStream>> streams_;
   LayerFetches fetches_;
+  SyncBehind sync_;
 };
 
 // Readers end once the fetches have, so these go first.
@@ -81,23 +91,74 @@ void Unpacking::Stop() {
   streams_.clear();
 }
 
-StatusOr<bool> Unpacking::IsThere(const std::string& chain) {
-  const StatusOr<WorkerRecord> record = snapshots_.Find(call_, chain);
+StatusOr<bool> Unpacking::IsThere(size_t index) {
+  const StatusOr<WorkerRecord> record = snapshots_.Find(call_, chains_[index]);
   if (record.status().code() == StatusCode::kNotFound) {
     return false;
   }
   STRATA_RETURN_IF_ERROR(record.status());
-  return record->kind == Kind::kCommitted;
+  if (record->kind != Kind::kCommitted) {
+    return false;
+  }
+  switch (record->data) {
+    case WorkerRecord::Data::kSynced:
+      break;
+    case WorkerRecord::Data::kUnsynced:
+      others_unsynced_ |= unsynced_.insert(index).second;
+      break;
+    case WorkerRecord::Data::kDoubtful:  // removed before it was held, see FirstMissing
+      return MakeStatus(StatusCode::kFailedPrecondition, "a power cut may have hit it");
+  }
+  return true;
+}
+
+// What stands on it is doubtful, too, or an active of a pull that went down with the machine: marks
+// are taken away parents first, and nothing runs on what is marked. What somebody holds is not
+// doubtful any more: another pull was here before us.
+Status Unpacking::RemoveDoubtful(const std::string& chain) {
+  const StatusOr<WorkerRecord> record = snapshots_.Find(call_, chain);
+  if (record.status().code() == StatusCode::kNotFound) {
+    return OkStatus();
+  }
+  STRATA_RETURN_IF_ERROR(record.status());
+  if (record->data != WorkerRecord::Data::kDoubtful) {
+    return OkStatus();
+  }
+  STRATA_ASSIGN_OR_RETURN(const std::vector<WorkerRecord> records,
+                          snapshots_.List(call_, /*with_usage=*/false));
+  std::vector<std::string> names = {chain};  // parents first
+  for (size_t at = 0; at < names.size(); ++at) {
+    for (const WorkerRecord& each : records) {
+      if (each.parent == names[at]) {
+        names.push_back(each.name);
+      }
+    }
+  }
+  for (auto name = names.rbegin(); name != names.rend(); ++name) {
+    const Status removed = snapshots_.RemoveUnused(call_, *name);
+    if (!removed.ok() && removed.code() != StatusCode::kNotFound &&
+        removed.code() != StatusCode::kFailedPrecondition) {
+      return removed;
+    }
+  }
+  return OkStatus();
 }
 
 StatusOr<size_t> Unpacking::FirstMissing() {
   for (size_t index = chains_.size(); index > 0; --index) {
+    STRATA_RETURN_IF_ERROR(
+        Annotate(RemoveDoubtful(chains_[index - 1]), "remove what a power cut may have hit"));
     STRATA_ASSIGN_OR_RETURN(auto hold, snapshots_.HoldSnapshot(chains_[index - 1]));
-    STRATA_ASSIGN_OR_RETURN(const bool there, IsThere(chains_[index - 1]));
     holds_.push_back(std::move(hold));
-    if (there) {
-      return index;
+    STRATA_ASSIGN_OR_RETURN(const bool there, IsThere(index - 1));
+    if (!there) {
+      continue;
     }
+    // Below what is synced all is.
+    for (size_t below = index; below > 0 && unsynced_.contains(below); --below) {
+      STRATA_RETURN_IF_ERROR(IsThere(below - 1).status());
+    }
+    return index;
   }
   return size_t{0};
 }
@@ -113,6 +174,7 @@ StatusOr<std::string> Unpacking::Run() {
   for (size_t index = first; index < chains_.size(); ++index) {
     STRATA_RETURN_IF_ERROR(Annotate(UnpackOne(index), "layer '" + Layer(index).blob.digest + "'"));
   }
+  STRATA_RETURN_IF_ERROR(Annotate(Sync(), "sync the layers"));
   STRATA_RETURN_IF_ERROR(snapshots_.Touch(call_, chains_.back()));
   return chains_.back();
 }
@@ -166,7 +228,7 @@ StatusOr<std::optional<std::vector<Mount>>> Unpacking::Prepare(size_t index) {
       return mounts.status();
     }
     // Either the layer is there now, or an active of this name.
-    STRATA_ASSIGN_OR_RETURN(const bool there, IsThere(chains_[index]));
+    STRATA_ASSIGN_OR_RETURN(const bool there, IsThere(index));
     if (there) {
       return std::optional<std::vector<Mount>>();
     }
@@ -202,14 +264,41 @@ Status Unpacking::UnpackOne(size_t index) {
 
 Status Unpacking::FillAndCommit(size_t index, const std::vector<Mount>& mounts) {
   STRATA_FAULT_POINT("unpack.prepared");
-  STRATA_ASSIGN_OR_RETURN(const LayerTarget target, OpenLayerTarget(mounts));
+  STRATA_ASSIGN_OR_RETURN(LayerTarget target, OpenLayerTarget(mounts));
   STRATA_RETURN_IF_ERROR(Apply(index, target));
   STRATA_FAULT_POINT("unpack.applied");
-  STRATA_RETURN_IF_ERROR(SyncLayerTarget(target));
+  Labels labels;
+  if (target.mounted) {
+    STRATA_RETURN_IF_ERROR(SyncLayerTarget(target));  // what it holds back, the next one cannot see
+  } else {
+    labels = {{std::string(kUnsyncedLabel), "yes"}};
+    unsynced_.insert(index);
+    sync_.Add(std::move(target.directory));
+  }
   STRATA_RETURN_IF_ERROR(snapshots_.Commit(call_, chains_[index], Active(index),
-                                           RecordType::kRegular, Description(), {}));
+                                           RecordType::kRegular, Description(), labels));
   context_.progress.Tell(Layer(index).blob.digest, Step::kDone, Layer(index).blob.size,
                          Layer(index).blob.size);
+  return OkStatus();
+}
+
+Status Unpacking::Sync() {
+  STRATA_FAULT_POINT("unpack.sync");
+  STRATA_RETURN_IF_ERROR(sync_.Finish());
+  if (others_unsynced_) {
+    STRATA_ASSIGN_OR_RETURN(const std::string name, RandomName());
+    const std::string view = "sync/" + name;
+    STRATA_ASSIGN_OR_RETURN(const std::vector<Mount> mounts,
+                            snapshots_.View(call_, view, chains_[*unsynced_.rbegin()]));
+    const Status synced = SyncSnapshot(mounts);
+    CallContext anyway;
+    const Status removed = snapshots_.Remove(anyway, view);
+    STRATA_RETURN_IF_ERROR(synced);
+    STRATA_RETURN_IF_ERROR(removed);
+  }
+  for (const size_t index : unsynced_) {
+    STRATA_RETURN_IF_ERROR(snapshots_.MarkSynced(call_, chains_[index]));
+  }
   return OkStatus();
 }
 

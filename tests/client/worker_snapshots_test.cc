@@ -141,6 +141,23 @@ TEST_F(WorkerSnapshotsTest, ASharedRecordIsOneWithItsLabel) {
   EXPECT_TRUE(record.shared);
 }
 
+TEST_F(WorkerSnapshotsTest, WhatIsNotSyncedIsDoubtfulAfterAReboot) {
+  const Labels unsynced = {{std::string(kUnsyncedLabel), "yes"}};
+  ASSERT_THAT(Add(*one_, "a", "", RecordType::kRegular, "", unsynced), IsOk());
+  ASSERT_THAT(Add(*one_, "b", "", RecordType::kRegular, "", unsynced), IsOk());
+  ASSERT_THAT(one_->MarkSynced(call_, "b"), IsOk());
+  EXPECT_EQ(one_->Find(call_, "a")->data, WorkerRecord::Data::kUnsynced);
+  EXPECT_EQ(one_->Find(call_, "b")->data, WorkerRecord::Data::kSynced);
+  STRATA_ASSERT_OK_AND_ASSIGN(
+      const auto rebooted,
+      WorkerSnapshots::Create(*all_, {.worker_id = "one",
+                                      .holds_directory = dir_.Join("holds-one"),
+                                      .clock = &clock_,
+                                      .boot_id = "another"}));
+  EXPECT_EQ(rebooted->Find(call_, "a")->data, WorkerRecord::Data::kDoubtful);
+  EXPECT_EQ(rebooted->Find(call_, "b")->data, WorkerRecord::Data::kSynced);
+}
+
 TEST_F(WorkerSnapshotsTest, LabelsOfTheCallerAreKept) {
   ASSERT_THAT(Add(*one_, "base", "", RecordType::kRegular, "", {{"mine", "yes"}}), IsOk());
   STRATA_ASSERT_OK_AND_ASSIGN(const SnapshotInfo info, all_->Stat(call_, "strata-worker/one/base"));
@@ -434,6 +451,18 @@ TEST_F(RemoteWorkerSnapshotsTest, TouchChangesTheTwoLabelsAndNoOther) {
               UnorderedElementsAre("labels.containerd.io/snapshot/strata-worker.last-used",
                                    "labels.containerd.io/snapshot/strata-worker.use-count"));
   EXPECT_EQ(request.info().labels().at("containerd.io/snapshot/strata-worker.use-count"), "42");
+}
+
+TEST_F(RemoteWorkerSnapshotsTest, AMarkIsTakenAwayByAMaskThatNamesIt) {
+  Script script;
+  script.info.set_name("strata-worker/one/a");
+  server_.snapshots.Play(script);
+  ASSERT_THAT(worker_->MarkSynced(call_, "a"), IsOk());
+  const auto request = Received<wire::UpdateSnapshotRequest>();
+  EXPECT_EQ(request.info().name(), "strata-worker/one/a");
+  EXPECT_THAT(request.update_mask().paths(),
+              UnorderedElementsAre("labels.containerd.io/snapshot/strata-worker.unsynced"));
+  EXPECT_TRUE(request.info().labels().empty());
 }
 
 TEST_F(RemoteWorkerSnapshotsTest, AServerWithoutCleanupIsFine) {

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -158,8 +159,8 @@ class PullTest : public ::testing::TestWithParam<std::string> {
     Start();
   }
 
-  // Everything anew, as in another process.
-  void Start() {
+  // Everything anew, as in another process, and after another boot if `boot_id` says so.
+  void Start(const std::string& boot_id = "") {
     puller_.reset();
     content_.reset();
     snapshots_.reset();
@@ -175,9 +176,9 @@ class PullTest : public ::testing::TestWithParam<std::string> {
       STRATA_ASSERT_OK_AND_ASSIGN(snapshotter_, std::move(overlay));
     }
     STRATA_ASSERT_OK_AND_ASSIGN(
-        snapshots_,
-        WorkerSnapshots::Create(*snapshotter_,
-                                {.worker_id = kWorker, .holds_directory = top_.Join("holds")}));
+        snapshots_, WorkerSnapshots::Create(*snapshotter_, {.worker_id = kWorker,
+                                                            .holds_directory = top_.Join("holds"),
+                                                            .boot_id = boot_id}));
     STRATA_ASSERT_OK_AND_ASSIGN(content_, ContentStore::Open(top_.Join("content")));
     STRATA_ASSERT_OK_AND_ASSIGN(puller_, Puller::Create(*content_, *snapshots_, credentials_));
   }
@@ -224,6 +225,39 @@ class PullTest : public ::testing::TestWithParam<std::string> {
       }
     }
     return names;
+  }
+
+  // Of all that is on the snapshotter.
+  std::set<WorkerRecord::Data> Data() {
+    std::set<WorkerRecord::Data> data;
+    const auto records = snapshots_->List(call_, /*with_usage=*/false);
+    EXPECT_THAT(records, IsOk());
+    for (const WorkerRecord& record : *records) {
+      data.insert(record.data);
+    }
+    return data;
+  }
+
+  // A pull that ends where the layers are committed, and not yet known to be on the disk.
+  void PullUpToTheSync(const std::string& text) {
+    FaultPoints::Arm([](std::string_view point) {
+      return point == "unpack.sync" ? MakeStatus(StatusCode::kAborted, "as if killed") : OkStatus();
+    });
+    EXPECT_FALSE(Pull(text).ok());
+    FaultPoints::Arm(nullptr);
+    EXPECT_EQ(Data(), std::set<WorkerRecord::Data>{WorkerRecord::Data::kUnsynced});
+  }
+
+  // As a power cut does to data that was not synced.
+  void EmptyAllFiles() {
+    int emptied = 0;
+    for (const auto& entry : fs::recursive_directory_iterator(top_.Join("snapshotter/snapshots"))) {
+      if (entry.is_regular_file() && !entry.is_symlink()) {
+        fs::resize_file(entry.path(), 0);
+        ++emptied;
+      }
+    }
+    EXPECT_GT(emptied, 0);
   }
 
   TempDir top_;
@@ -360,6 +394,51 @@ TEST_P(PullTest, WhatAKilledPullHasLeftIsRemovedByTheNext) {
   Start();
   STRATA_ASSERT_OK_AND_ASSIGN(const PulledImage image, Pull(registry_.Reference("a")));
   EXPECT_EQ(Show(image.snapshot), Both());
+  EXPECT_TRUE(Unfinished().empty());
+}
+
+TEST_P(PullTest, LayersAreMarkedOnceTheyAreOnTheDisk) {
+  registry_.AddImage("a", {Base(), Top()});
+  ASSERT_THAT(Pull(registry_.Reference("a")), IsOk());
+  EXPECT_EQ(Data(), std::set<WorkerRecord::Data>{WorkerRecord::Data::kSynced});
+}
+
+TEST_P(PullTest, WhatAKilledPullHasNotSyncedTheNextOneDoes) {
+  registry_.AddImage("a", {Base(), Top()});
+  registry_.AddImage("b", {Base()});
+  PullUpToTheSync(registry_.Reference("a"));
+  const size_t before = registry_.BlobRequests();
+  Start();
+  ASSERT_THAT(Pull(registry_.Reference("b")), IsOk());
+  EXPECT_EQ(Data(), (std::set<WorkerRecord::Data>{WorkerRecord::Data::kSynced,
+                                                  WorkerRecord::Data::kUnsynced}));
+  STRATA_ASSERT_OK_AND_ASSIGN(const PulledImage image, Pull(registry_.Reference("a")));
+  EXPECT_EQ(Data(), std::set<WorkerRecord::Data>{WorkerRecord::Data::kSynced});
+  EXPECT_EQ(registry_.BlobRequests(), before + 1);  // the config of "b"
+  EXPECT_EQ(Show(image.snapshot), Both());
+  EXPECT_TRUE(Unfinished().empty());
+}
+
+TEST_P(PullTest, WhatAPowerCutMayHaveHitIsUnpackedAgain) {
+  registry_.AddImage("a", {Base(), Top()});
+  PullUpToTheSync(registry_.Reference("a"));
+  STRATA_ASSERT_OK_AND_ASSIGN(const std::vector<WorkerRecord> records,
+                              snapshots_->List(call_, /*with_usage=*/false));
+  ASSERT_EQ(records.size(), 2U);
+  // Another image's pull was going on upon each.
+  for (const WorkerRecord& record : records) {
+    ASSERT_THAT(snapshots_->Prepare(call_, "unpack/on " + record.name, record.name,
+                                    RecordType::kRegular, "", {}),
+                IsOk());
+  }
+  EmptyAllFiles();
+  const size_t before = registry_.BlobRequests();
+  Start("another boot");
+  EXPECT_TRUE(Data().contains(WorkerRecord::Data::kDoubtful));
+  STRATA_ASSERT_OK_AND_ASSIGN(const PulledImage image, Pull(registry_.Reference("a")));
+  EXPECT_EQ(Show(image.snapshot), Both());
+  EXPECT_EQ(registry_.BlobRequests(), before);
+  EXPECT_EQ(Data(), std::set<WorkerRecord::Data>{WorkerRecord::Data::kSynced});
   EXPECT_TRUE(Unfinished().empty());
 }
 
