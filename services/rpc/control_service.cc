@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rpc/control_service.h"
 
-#include <grpcpp/grpcpp.h>
-#include <strata/control/v1/control.grpc.pb.h>
+#include <strata/control/v1/control.pb.h>
 
 #include <cstddef>
+#include <functional>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "protos/codec/status_codec.h"
 #include "services/control_source.h"
 #include "services/rpc/call_gate.h"
 #include "services/rpc/drain_call.h"
@@ -22,7 +22,8 @@ namespace strata {
 namespace {
 
 namespace wire = ::strata::control::v1;
-using Context = grpc::CallbackServerContext;
+
+constexpr const char* kService = "/strata.control.v1.Control/";
 
 void ToWire(ControlLayer layer, wire::Layer* out) {
   out->set_number(layer.number);
@@ -132,135 +133,126 @@ class OpenCalls {
   std::set<CallContext*> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
-// A call that only asks: `work` takes a CallContext, which is cancelled when the client goes away,
-// and returns a Status. It owns itself until gRPC's OnDone.
-class Question final : public grpc::ServerUnaryReactor {
+class TableControlService final : public ControlService {
  public:
-  template <typename Work>
-  static Question* Start(WorkerPool& pool, CallGate& gate, OpenCalls& open, Work work) {
-    auto* question = new Question(gate, open);
-    question->Begin(pool, std::move(work));
-    return question;
-  }
+  TableControlService(ControlSource& source, WorkerPool& pool) : source_(source), pool_(pool) {}
 
-  void OnCancel() override { call_.Cancel(); }
-
-  void OnDone() override {
-    open_.Remove(call_);
-    if (entered_) {
-      gate_.Leave();
-    }
-    delete this;
-  }
-
- private:
-  Question(CallGate& gate, OpenCalls& open) : gate_(gate), open_(open), entered_(gate.Enter()) {
-    open_.Add(call_);
-  }
-
-  template <typename Work>
-  void Begin(WorkerPool& pool, Work work) {
-    const bool accepted = entered_ && pool.Submit([this, work = std::move(work)] {
-      Finish(codec::ToGrpc(work(call_)));
-    });
-    if (!accepted) {
-      Finish(codec::ToGrpc(
-          MakeStatus(StatusCode::kUnavailable,
-                     "the snapshotter is stopping or has too much to do: try again")));
-    }
-  }
-
-  CallGate& gate_;
-  OpenCalls& open_;
-  const bool entered_;
-  CallContext call_;
-};
-
-class CallbackControlService final : public ControlService, public wire::Control::CallbackService {
- public:
-  using ControlService::Drain;
-  using wire::Control::CallbackService::Drain;
-
-  CallbackControlService(ControlSource& source, WorkerPool& pool) : source_(source), pool_(pool) {}
-
-  grpc::Service& service() override { return *this; }
   void Drain(std::chrono::milliseconds patience) override {
     open_.CancelAll();
     (void)gate_.Drain(patience);
   }
 
-  grpc::ServerUnaryReactor* ListLayers(Context* /*context*/,
-                                       const wire::ListLayersRequest* /*request*/,
-                                       wire::ListLayersResponse* response) override {
-    return Question::Start(pool_, gate_, open_, [this, response](CallContext& /*call*/) {
-      for (ControlLayer& layer : source_.ListLayers()) {
-        ToWire(std::move(layer), response->add_layers());
-      }
-      return OkStatus();
+  void AddTo(MethodTable* methods) override {
+    Add<wire::ListLayersRequest, wire::ListLayersResponse>(
+        methods, "ListLayers",
+        [this](CallContext& /*call*/, const auto& /*request*/, wire::ListLayersResponse* response) {
+          for (ControlLayer& layer : source_.ListLayers()) {
+            ToWire(std::move(layer), response->add_layers());
+          }
+          return OkStatus();
+        });
+    Add<wire::CountersRequest, wire::CountersResponse>(
+        methods, "Counters",
+        [this](CallContext& /*call*/, const auto& /*request*/, wire::CountersResponse* response) {
+          for (ControlCounter& counter : source_.Counters()) {
+            wire::Counter* out = response->add_counters();
+            out->set_name(std::move(counter.name));
+            out->set_value(counter.value);
+          }
+          return OkStatus();
+        });
+    Add<wire::DescribeRequest, wire::DescribeResponse>(
+        methods, "Describe",
+        [this](CallContext& /*call*/, const auto& /*request*/, wire::DescribeResponse* response) {
+          ControlDescription description = source_.Describe();
+          response->set_kind(std::move(description.kind));
+          response->set_root(std::move(description.root));
+          response->set_version(std::move(description.version));
+          response->set_pid(description.pid);
+          return OkStatus();
+        });
+    AddOfTheRoot(methods);
+    methods->emplace(Path("Drain"), [this](RpcCall& call, std::string_view /*request*/) {
+      StartDrainCall(source_, pool_, gate_, call);
     });
-  }
-
-  grpc::ServerUnaryReactor* Counters(Context* /*context*/, const wire::CountersRequest* /*request*/,
-                                     wire::CountersResponse* response) override {
-    return Question::Start(pool_, gate_, open_, [this, response](CallContext& /*call*/) {
-      for (ControlCounter& counter : source_.Counters()) {
-        wire::Counter* out = response->add_counters();
-        out->set_name(std::move(counter.name));
-        out->set_value(counter.value);
-      }
-      return OkStatus();
-    });
-  }
-
-  grpc::ServerUnaryReactor* Describe(Context* /*context*/, const wire::DescribeRequest* /*request*/,
-                                     wire::DescribeResponse* response) override {
-    return Question::Start(pool_, gate_, open_, [this, response](CallContext& /*call*/) {
-      ControlDescription description = source_.Describe();
-      response->set_kind(std::move(description.kind));
-      response->set_root(std::move(description.root));
-      response->set_version(std::move(description.version));
-      response->set_pid(description.pid);
-      return OkStatus();
-    });
-  }
-
-  grpc::ServerUnaryReactor* Snapshots(Context* /*context*/, const wire::SnapshotsRequest* request,
-                                      wire::SnapshotsResponse* response) override {
-    return Question::Start(pool_, gate_, open_,
-                           [this, request, response](CallContext& call) -> Status {
-                             STRATA_ASSIGN_OR_RETURN(std::vector<ControlSnapshot> rows,
-                                                     source_.Snapshots(call, request->after()));
-                             for (ControlSnapshot& row : rows) {
-                               ToWire(std::move(row), request->labels(), response->add_rows());
-                             }
-                             return OkStatus();
-                           });
-  }
-
-  grpc::ServerUnaryReactor* Check(Context* /*context*/, const wire::CheckRequest* /*request*/,
-                                  wire::CheckResponse* response) override {
-    return Question::Start(pool_, gate_, open_, [this, response](CallContext& call) -> Status {
-      STRATA_ASSIGN_OR_RETURN(RootCheck check, source_.Check(call));
-      ToWire(std::move(check), response);
-      return OkStatus();
-    });
-  }
-
-  grpc::ServerUnaryReactor* Space(Context* /*context*/, const wire::SpaceRequest* /*request*/,
-                                  wire::SpaceResponse* response) override {
-    return Question::Start(pool_, gate_, open_, [this, response](CallContext& call) -> Status {
-      STRATA_ASSIGN_OR_RETURN(RootSpace space, source_.Space(call));
-      ToWire(std::move(space), response);
-      return OkStatus();
-    });
-  }
-
-  grpc::ServerWriteReactor<wire::DrainProgress>* Drain(
-      Context* context, const wire::DrainRequest* /*request*/) override {
-    return StartDrainCall(source_, pool_, gate_, *context);
   }
 
  private:
+  // What a method does. It may block.
+  template <typename Request, typename Response>
+  using Work = std::function<Status(CallContext&, const Request&, Response*)>;
+
+  static std::string Path(const char* method) { return std::string(kService) + method; }
+
+  void AddOfTheRoot(MethodTable* methods) {
+    Add<wire::SnapshotsRequest, wire::SnapshotsResponse>(
+        methods, "Snapshots",
+        [this](CallContext& call, const wire::SnapshotsRequest& request,
+               wire::SnapshotsResponse* response) -> Status {
+          STRATA_ASSIGN_OR_RETURN(std::vector<ControlSnapshot> rows,
+                                  source_.Snapshots(call, request.after()));
+          for (ControlSnapshot& row : rows) {
+            ToWire(std::move(row), request.labels(), response->add_rows());
+          }
+          return OkStatus();
+        });
+    Add<wire::CheckRequest, wire::CheckResponse>(methods, "Check",
+                                                 [this](CallContext& call, const auto& /*request*/,
+                                                        wire::CheckResponse* response) -> Status {
+                                                   STRATA_ASSIGN_OR_RETURN(RootCheck check,
+                                                                           source_.Check(call));
+                                                   ToWire(std::move(check), response);
+                                                   return OkStatus();
+                                                 });
+    Add<wire::SpaceRequest, wire::SpaceResponse>(methods, "Space",
+                                                 [this](CallContext& call, const auto& /*request*/,
+                                                        wire::SpaceResponse* response) -> Status {
+                                                   STRATA_ASSIGN_OR_RETURN(RootSpace space,
+                                                                           source_.Space(call));
+                                                   ToWire(std::move(space), response);
+                                                   return OkStatus();
+                                                 });
+  }
+
+  // A call that only asks, on the pool; a stop cancels it.
+  template <typename Request, typename Response>
+  void Add(MethodTable* methods, const char* name, Work<Request, Response> work) {
+    methods->emplace(Path(name),
+                     [this, work = std::move(work)](RpcCall& call, std::string_view bytes) {
+                       auto request = std::make_shared<Request>();
+                       if (const Status parsed = ParseRequest(bytes, request.get()); !parsed.ok()) {
+                         call.Finish(parsed);
+                         return;
+                       }
+                       Ask(call, [&work, request](CallContext& context) -> Answer {
+                         Response response;
+                         STRATA_RETURN_IF_ERROR(work(context, *request, &response));
+                         return response.SerializeAsString();
+                       });
+                     });
+  }
+
+  void Ask(RpcCall& call, std::function<Answer(CallContext&)> question) {
+    bool accepted = gate_.Enter();
+    if (accepted) {
+      open_.Add(call.context());
+      accepted = pool_.Submit([this, &call, question = std::move(question)] {
+        Answer answer = question(call.context());
+        open_.Remove(call.context());
+        call.Finish(std::move(answer));
+        gate_.Leave();
+      });
+      if (!accepted) {
+        open_.Remove(call.context());
+        gate_.Leave();
+      }
+    }
+    if (!accepted) {
+      call.Finish(MakeStatus(StatusCode::kUnavailable,
+                             "the snapshotter is stopping or has too much to do: try again"));
+    }
+  }
+
   ControlSource& source_;
   WorkerPool& pool_;
   CallGate gate_;
@@ -270,7 +262,7 @@ class CallbackControlService final : public ControlService, public wire::Control
 }  // namespace
 
 std::unique_ptr<ControlService> NewControlService(ControlSource& source, WorkerPool& pool) {
-  return std::make_unique<CallbackControlService>(source, pool);
+  return std::make_unique<TableControlService>(source, pool);
 }
 
 }  // namespace strata

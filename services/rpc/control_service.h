@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gRPC side of a ControlSource (strata.control.v1.Control). Safe from any thread, as gRPC calls
-// it.
+// The RPC side of a ControlSource (strata.control.v1.Control).
 #pragma once
 
 #include <chrono>
 #include <memory>
 
-namespace grpc {
-class Service;
-}
+#include "services/rpc/rpc_call.h"
 
 namespace strata {
 
@@ -20,8 +17,8 @@ class ControlService {
  public:
   virtual ~ControlService() = default;
 
-  // To be registered with a server, which must not outlive this.
-  virtual grpc::Service& service() = 0;
+  // The methods must not outlive this.
+  virtual void AddTo(MethodTable* methods) = 0;
 
   // From now on every new call is answered Unavailable. Waits until those in flight have been
   // answered, at most `patience`.

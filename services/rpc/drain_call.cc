@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rpc/drain_call.h"
 
-#include <grpcpp/alarm.h>
+#include <strata/control/v1/control.pb.h>
 
 #include <chrono>
 #include <string>
 #include <utility>
 
-#include "protos/codec/status_codec.h"
 #include "services/control_source.h"
 #include "services/rpc/call_gate.h"
 #include "services/worker_pool.h"
@@ -28,46 +27,47 @@ Status Stopping() {
                     "the snapshotter is stopping or has too much to do: try again");
 }
 
-// One thing goes on at a time: a step on the pool, a write, or the alarm before the next step.
-class DrainCall final : public grpc::ServerWriteReactor<wire::DrainProgress> {
+// One thing goes on at a time: a step on the pool, a write, or the time before the next step. It
+// owns itself.
+class DrainCall {
  public:
-  DrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate,
-            grpc::CallbackServerContext& context)
-      : source_(source), pool_(pool), gate_(gate), context_(context), entered_(gate.Enter()) {}
+  DrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, RpcCall& call)
+      : source_(source), pool_(pool), gate_(gate), call_(call), entered_(gate.Enter()) {}
 
-  void Begin() { entered_ ? Next() : Finish(codec::ToGrpc(Stopping())); }
+  void Begin() { entered_ ? Next() : End(Stopping()); }
 
-  void OnWriteDone(bool ok) override {
+ private:
+  void Next() {
+    if (gate_.draining() || !pool_.Submit([this] { Step(); })) {
+      End(Stopping());
+    }
+  }
+
+  void Wait() {
+    call_.Wait(kStep, [this] { Next(); });
+  }
+
+  void Written(bool ok) {
     if (!ok) {
-      Finish(grpc::Status::CANCELLED);
+      End(MakeStatus(StatusCode::kCancelled, "the caller has gone"));
     } else if (progress_.layers_left() == 0) {
-      Finish(grpc::Status::OK);
+      End(OkStatus());
     } else {
       Wait();
     }
   }
 
-  void OnDone() override {
+  void End(const Status& status) {
+    call_.FinishStream(status);
     if (entered_) {
       gate_.Leave();
     }
     delete this;
   }
 
- private:
-  void Wait() {
-    alarm_.Set(std::chrono::system_clock::now() + kStep, [this](bool /*ok*/) { Next(); });
-  }
-
-  void Next() {
-    if (gate_.draining() || !pool_.Submit([this] { Step(); })) {
-      Finish(codec::ToGrpc(Stopping()));
-    }
-  }
-
   void Step() {
-    if (context_.IsCancelled()) {
-      Finish(grpc::Status::CANCELLED);
+    if (const Status status = call_.context().Check(); !status.ok()) {
+      End(status);
       return;
     }
     const int step = steps_++;
@@ -89,26 +89,22 @@ class DrainCall final : public grpc::ServerWriteReactor<wire::DrainProgress> {
       out->set_reference(std::move(failed.reference));
       out->set_detail(std::move(failed.detail));
     }
-    StartWrite(&progress_);
+    call_.Write(progress_.SerializeAsString(), [this](bool ok) { Written(ok); });
   }
 
   ControlSource& source_;
   WorkerPool& pool_;
   CallGate& gate_;
-  grpc::CallbackServerContext& context_;
+  RpcCall& call_;
   const bool entered_;
-  grpc::Alarm alarm_;
   wire::DrainProgress progress_;
   int steps_ = 0;
 };
 
 }  // namespace
 
-grpc::ServerWriteReactor<wire::DrainProgress>* StartDrainCall(
-    ControlSource& source, WorkerPool& pool, CallGate& gate, grpc::CallbackServerContext& context) {
-  auto* call = new DrainCall(source, pool, gate, context);
-  call->Begin();
-  return call;
+void StartDrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, RpcCall& call) {
+  (new DrainCall(source, pool, gate, call))->Begin();
 }
 
 }  // namespace strata

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rpc/server.h"
 
-#include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/impl/service_type.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -15,7 +13,10 @@
 #include <thread>
 #include <utility>
 
+#include "services/rpc/call_queue.h"
 #include "services/rpc/control_service.h"
+#include "services/rpc/health_service.h"
+#include "services/rpc/served_call.h"
 #include "snapshotters/base/log.h"
 
 namespace strata {
@@ -30,9 +31,9 @@ constexpr int kAcceptPauseMs = 50;
 // How long a client may take to acknowledge the end of its connection.
 constexpr std::chrono::milliseconds kConnectionPatience{200};
 
-class CallbackServer final : public RpcServer {
+class QueueServer final : public RpcServer {
  public:
-  ~CallbackServer() override { Stop(std::chrono::milliseconds(0)); }
+  ~QueueServer() override { Stop(std::chrono::milliseconds(0)); }
 
   Status Begin(SnapshotsServiceTargets targets, ControlSource* control,
                std::vector<Listener> listeners) {
@@ -41,14 +42,10 @@ class CallbackServer final : public RpcServer {
     if (!wake_.valid()) {
       return ErrnoStatus(errno, "make an eventfd");
     }
-    service_ = NewSnapshotsService(targets);
-    grpc::EnableDefaultHealthCheckService(true);
+    AddMethods(targets, control);
     grpc::ServerBuilder builder;
-    builder.RegisterService(&service_->service());
-    if (control != nullptr) {
-      control_ = NewControlService(*control, targets.walks);
-      builder.RegisterService(&control_->service());
-    }
+    builder.RegisterAsyncGenericService(&generic_);
+    queue_ = std::make_unique<CallQueue>(builder.AddCompletionQueue());
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -65,7 +62,10 @@ class CallbackServer final : public RpcServer {
     if (server_ == nullptr) {
       return MakeStatus(StatusCode::kResourceExhausted, "start the gRPC server: it gave no reason");
     }
-    server_->GetHealthCheckService()->SetServingStatus(true);
+    calls_ = std::make_unique<ServedCalls>(generic_, *queue_, methods_);
+    calls_->Begin();
+    queue_->Start();
+    health_->SetServing(true);
     thread_ = std::thread([this] { AcceptLoop(); });
     return OkStatus();
   }
@@ -74,7 +74,7 @@ class CallbackServer final : public RpcServer {
     if (server_ == nullptr) {
       return;
     }
-    server_->GetHealthCheckService()->SetServingStatus(false);
+    health_->SetServing(false);
     const uint64_t one = 1;
     // Cannot fail: the counter is far from its limit (eventfd(2)).
     (void)!::write(wake_.get(), &one, sizeof(one));
@@ -87,11 +87,26 @@ class CallbackServer final : public RpcServer {
     // not read.
     server_->Shutdown(std::chrono::system_clock::now() + kConnectionPatience);
     server_->Wait();
+    calls_->WaitUntilEnded();
+    queue_->Stop();
     server_.reset();
     listeners_.clear();
   }
 
  private:
+  void AddMethods(SnapshotsServiceTargets targets, ControlSource* control) {
+    std::vector<std::string> services = {"containerd.services.snapshots.v1.Snapshots"};
+    service_ = NewSnapshotsService(targets);
+    service_->AddTo(&methods_);
+    if (control != nullptr) {
+      services.emplace_back("strata.control.v1.Control");
+      control_ = NewControlService(*control, targets.walks);
+      control_->AddTo(&methods_);
+    }
+    health_ = NewHealthService(std::move(services));
+    health_->AddTo(&methods_);
+  }
+
   void AcceptLoop() {
     std::vector<pollfd> polled;
     for (const Listener& listener : listeners_) {
@@ -142,6 +157,11 @@ class CallbackServer final : public RpcServer {
   UniqueFd wake_;
   std::unique_ptr<SnapshotsService> service_;
   std::unique_ptr<ControlService> control_;
+  std::unique_ptr<HealthService> health_;
+  MethodTable methods_;
+  grpc::AsyncGenericService generic_;
+  std::unique_ptr<ServedCalls> calls_;  // outlives the threads of the queue
+  std::unique_ptr<CallQueue> queue_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::thread thread_;
@@ -152,7 +172,7 @@ class CallbackServer final : public RpcServer {
 StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(SnapshotsServiceTargets targets,
                                                       ControlSource* control,
                                                       std::vector<Listener> listeners) {
-  auto server = std::make_unique<CallbackServer>();
+  auto server = std::make_unique<QueueServer>();
   STRATA_RETURN_IF_ERROR(server->Begin(targets, control, std::move(listeners)));
   return server;
 }

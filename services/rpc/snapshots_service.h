@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gRPC side of a Snapshotter, on gRPC's callback API: calls that only read are answered on
-// gRPC's own threads, the others on a pool, so that as many as possible wait in one commit; a
-// Remove that is the only call runs on gRPC's thread too. Safe from any thread, as gRPC calls it.
+// The RPC side of a Snapshotter: calls that only read are answered on the thread that serves all
+// calls, the others on a pool, so that as many as possible wait in one commit; a Remove that is the
+// only call stays where it is, too.
 #pragma once
 
 #include <chrono>
 #include <memory>
 
-namespace grpc {
-class Service;
-}
+#include "services/rpc/rpc_call.h"
 
 namespace strata {
 
@@ -31,8 +29,8 @@ class SnapshotsService {
  public:
   virtual ~SnapshotsService() = default;
 
-  // To be registered with a server, which must not outlive this.
-  virtual grpc::Service& service() = 0;
+  // The methods must not outlive this.
+  virtual void AddTo(MethodTable* methods) = 0;
 
   // From now on every new call is answered Unavailable. Waits until those in flight have been
   // answered, at most `patience`.

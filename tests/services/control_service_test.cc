@@ -21,7 +21,7 @@
 #include "services/rpc/listener.h"
 #include "services/rpc/server.h"
 #include "services/worker_pool.h"
-#include "snapshotters/core/snapshotter.h"
+#include "tests/support/no_snapshotter.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
@@ -101,41 +101,6 @@ class FakeSource final : public ControlSource {
   std::atomic<uint64_t> left{0};
   std::atomic<bool> waits{false};  // Check, until it is cancelled
   std::atomic<bool> is_asked{false};
-};
-
-// The snapshots service is there, but nobody calls it.
-class NoSnapshotter final : public Snapshotter {
- public:
-  StatusOr<SnapshotInfo> Stat(CallContext& /*c*/, std::string_view /*n*/) override { return No(); }
-  StatusOr<SnapshotInfo> Update(CallContext& /*c*/, const SnapshotInfo& /*i*/,
-                                const std::vector<std::string>& /*m*/) override {
-    return No();
-  }
-  StatusOr<Usage> GetUsage(CallContext& /*c*/, std::string_view /*k*/) override { return No(); }
-  StatusOr<std::vector<Mount>> Mounts(CallContext& /*c*/, std::string_view /*k*/) override {
-    return No();
-  }
-  StatusOr<std::vector<Mount>> Prepare(CallContext& /*c*/, std::string_view /*k*/,
-                                       std::string_view /*p*/, const Labels& /*l*/) override {
-    return No();
-  }
-  StatusOr<std::vector<Mount>> View(CallContext& /*c*/, std::string_view /*k*/,
-                                    std::string_view /*p*/, const Labels& /*l*/) override {
-    return No();
-  }
-  Status Commit(CallContext& /*c*/, std::string_view /*n*/, std::string_view /*k*/,
-                const CommitOptions& /*o*/) override {
-    return No();
-  }
-  Status Remove(CallContext& /*c*/, std::string_view /*k*/) override { return No(); }
-  StatusOr<std::unique_ptr<SnapshotCursor>> List(CallContext& /*c*/,
-                                                 const std::vector<std::string>& /*f*/) override {
-    return No();
-  }
-  Status Cleanup(CallContext& /*c*/) override { return No(); }
-
- private:
-  static Status No() { return MakeStatus(StatusCode::kUnimplemented, "not in this test"); }
 };
 
 class ControlServiceTest : public ::testing::Test {

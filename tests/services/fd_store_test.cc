@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -472,6 +473,15 @@ class SecondHolderTest : public FdStoreTest {
     }
     return -1;
   }
+
+  // It is gone when this returns, and its socket with it.
+  void KillSecond() {
+    const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, PidOfSecond(), 0)));
+    ASSERT_TRUE(process.valid());
+    ASSERT_EQ(::syscall(SYS_pidfd_send_signal, process.get(), SIGKILL, nullptr, 0), 0);
+    pollfd ended = {.fd = process.get(), .events = POLLIN, .revents = 0};
+    ASSERT_EQ(::poll(&ended, 1, static_cast<int>(std::chrono::milliseconds(kLimit).count())), 1);
+  }
 };
 
 TEST_F(SecondHolderTest, HasWhatTheManagerHas) {
@@ -513,7 +523,7 @@ TEST_F(SecondHolderTest, ReplacesWhatTheNameHad) {
 TEST_F(SecondHolderTest, ThatWasKilledIsReplacedWithAllThatItHad) {
   const auto store = Store();
   ASSERT_THAT(store->Keep("journal", Holding("one").get()), IsOk());
-  ASSERT_EQ(::kill(PidOfSecond(), SIGKILL), 0);
+  KillSecond();
 
   ASSERT_THAT(store->Keep("fanotify", Holding("two").get()), IsOk());
 
@@ -522,7 +532,7 @@ TEST_F(SecondHolderTest, ThatWasKilledIsReplacedWithAllThatItHad) {
 
 TEST_F(SecondHolderTest, ThatWasKilledIsReplacedByTheSuccessor) {
   ASSERT_THAT(Store()->Keep("journal", Holding("one").get()), IsOk());
-  ASSERT_EQ(::kill(PidOfSecond(), SIGKILL), 0);
+  KillSecond();
 
   EXPECT_EQ(ContentOf(Store()->Take("journal")), "one");
 
@@ -544,7 +554,7 @@ TEST_F(SecondHolderTest, ThatWasKilledIsMendedWithAllThatItHad) {
   const auto store = Store();
   ASSERT_THAT(store->Keep("journal", Holding("one").get()), IsOk());
   ASSERT_THAT(store->Keep("fanotify", Holding("two").get()), IsOk());
-  ASSERT_EQ(::kill(PidOfSecond(), SIGKILL), 0);
+  KillSecond();
 
   store->Mend();
 
