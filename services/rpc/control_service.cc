@@ -172,9 +172,10 @@ class TableControlService final : public ControlService {
           return OkStatus();
         });
     AddOfTheRoot(methods);
-    methods->emplace(Path("Drain"), [this](RpcCall& call, std::string_view /*request*/) {
-      StartDrainCall(source_, pool_, gate_, call);
-    });
+    methods->streams[Path("Drain")] = {
+        .begin = [this](StreamCall& call, std::string_view /*request*/) {
+          StartDrainCall(source_, pool_, gate_, call);
+        }};
   }
 
  private:
@@ -217,19 +218,19 @@ class TableControlService final : public ControlService {
   // A call that only asks, on the pool; a stop cancels it.
   template <typename Request, typename Response>
   void Add(MethodTable* methods, const char* name, Work<Request, Response> work) {
-    methods->emplace(Path(name),
-                     [this, work = std::move(work)](RpcCall& call, std::string_view bytes) {
-                       auto request = std::make_shared<Request>();
-                       if (const Status parsed = ParseRequest(bytes, request.get()); !parsed.ok()) {
-                         call.Finish(parsed);
-                         return;
-                       }
-                       Ask(call, [&work, request](CallContext& context) -> Answer {
-                         Response response;
-                         STRATA_RETURN_IF_ERROR(work(context, *request, &response));
-                         return response.SerializeAsString();
-                       });
-                     });
+    const auto begin = [this, work = std::move(work)](RpcCall& call, std::string_view bytes) {
+      auto request = std::make_shared<Request>();
+      if (const Status parsed = ParseRequest(bytes, request.get()); !parsed.ok()) {
+        call.Finish(parsed);
+        return;
+      }
+      Ask(call, [&work, request](CallContext& context) -> Answer {
+        Response response;
+        STRATA_RETURN_IF_ERROR(work(context, *request, &response));
+        return response.SerializeAsString();
+      });
+    };
+    methods->unary[Path(name)] = {.begin = begin, .cancellable = true};
   }
 
   void Ask(RpcCall& call, std::function<Answer(CallContext&)> question) {

@@ -31,7 +31,7 @@ Status Stopping() {
 // owns itself.
 class DrainCall {
  public:
-  DrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, RpcCall& call)
+  DrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, StreamCall& call)
       : source_(source), pool_(pool), gate_(gate), call_(call), entered_(gate.Enter()) {}
 
   void Begin() { entered_ ? Next() : End(Stopping()); }
@@ -58,7 +58,7 @@ class DrainCall {
   }
 
   void End(const Status& status) {
-    call_.FinishStream(status);
+    call_.Finish(status);
     if (entered_) {
       gate_.Leave();
     }
@@ -95,7 +95,7 @@ class DrainCall {
   ControlSource& source_;
   WorkerPool& pool_;
   CallGate& gate_;
-  RpcCall& call_;
+  StreamCall& call_;
   const bool entered_;
   wire::DrainProgress progress_;
   int steps_ = 0;
@@ -103,7 +103,7 @@ class DrainCall {
 
 }  // namespace
 
-void StartDrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, RpcCall& call) {
+void StartDrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, StreamCall& call) {
   (new DrainCall(source, pool, gate, call))->Begin();
 }
 

@@ -13,6 +13,6 @@ class WorkerPool;
 
 // Answers `call`. The others must outlive all calls; `source` is asked on `pool`, which a call
 // takes for moments only.
-void StartDrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, RpcCall& call);
+void StartDrainCall(ControlSource& source, WorkerPool& pool, CallGate& gate, StreamCall& call);
 
 }  // namespace strata

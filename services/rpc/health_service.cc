@@ -28,10 +28,10 @@ class WatchedHealth final : public HealthService {
   explicit WatchedHealth(std::vector<std::string> services) : services_(std::move(services)) {}
 
   void AddTo(MethodTable* methods) override {
-    methods->emplace("/grpc.health.v1.Health/Check",
-                     [this](RpcCall& call, std::string_view bytes) { call.Finish(Check(bytes)); });
-    methods->emplace("/grpc.health.v1.Health/Watch",
-                     [this](RpcCall& call, std::string_view bytes) { Watch(call, bytes); });
+    methods->unary["/grpc.health.v1.Health/Check"] = {
+        .begin = [this](RpcCall& call, std::string_view bytes) { call.Finish(Check(bytes)); }};
+    methods->streams["/grpc.health.v1.Health/Watch"] = {
+        .begin = [this](StreamCall& call, std::string_view bytes) { Watch(call, bytes); }};
   }
 
   void SetServing(bool serving) override {
@@ -45,8 +45,8 @@ class WatchedHealth final : public HealthService {
 
  private:
   struct Watcher : std::enable_shared_from_this<Watcher> {
-    Watcher(RpcCall& of, bool is_known) : call(of), known(is_known) {}
-    RpcCall& call;
+    Watcher(StreamCall& of, bool is_known) : call(of), known(is_known) {}
+    StreamCall& call;
     const bool known;
     bool writing = false;
     bool gone = false;
@@ -68,10 +68,10 @@ class WatchedHealth final : public HealthService {
     return ToWire(serving_);
   }
 
-  void Watch(RpcCall& call, std::string_view bytes) {
+  void Watch(StreamCall& call, std::string_view bytes) {
     wire::HealthCheckRequest request;
     if (const Status parsed = ParseRequest(bytes, &request); !parsed.ok()) {
-      call.FinishStream(parsed);
+      call.Finish(parsed);
       return;
     }
     const auto watcher = std::make_shared<Watcher>(call, Knows(request.service()));
@@ -106,7 +106,7 @@ class WatchedHealth final : public HealthService {
 
   void EndIfGone(const std::shared_ptr<Watcher>& watcher) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (watcher->gone && !watcher->writing && watchers_.erase(watcher) != 0) {
-      watcher->call.FinishStream(MakeStatus(StatusCode::kCancelled, "the caller has gone"));
+      watcher->call.Finish(MakeStatus(StatusCode::kCancelled, "the caller has gone"));
     }
   }
 

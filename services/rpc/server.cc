@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "services/rpc/server.h"
 
-#include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -16,7 +15,7 @@
 #include "services/rpc/call_queue.h"
 #include "services/rpc/control_service.h"
 #include "services/rpc/health_service.h"
-#include "services/rpc/served_call.h"
+#include "services/rpc/served_calls.h"
 #include "snapshotters/base/log.h"
 
 namespace strata {
@@ -44,8 +43,8 @@ class QueueServer final : public RpcServer {
     }
     AddMethods(targets, control);
     grpc::ServerBuilder builder;
-    builder.RegisterAsyncGenericService(&generic_);
     queue_ = std::make_unique<CallQueue>(builder.AddCompletionQueue());
+    calls_ = std::make_unique<ServedCalls>(builder, *queue_, methods_);
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
     builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
@@ -54,6 +53,10 @@ class QueueServer final : public RpcServer {
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     // No bandwidth estimation: its pings cost more than the windows of a local socket matter.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    // Nobody asks for gRPC's own statistics, and answers are short: both cost something in each
+    // call.
+    builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 0);
+    builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0);
     // We accept, gRPC serves: its own unix listener would unlink a socket that systemd owns.
     acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
         grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
@@ -62,7 +65,6 @@ class QueueServer final : public RpcServer {
     if (server_ == nullptr) {
       return MakeStatus(StatusCode::kResourceExhausted, "start the gRPC server: it gave no reason");
     }
-    calls_ = std::make_unique<ServedCalls>(generic_, *queue_, methods_);
     calls_->Begin();
     queue_->Start();
     health_->SetServing(true);
@@ -159,7 +161,6 @@ class QueueServer final : public RpcServer {
   std::unique_ptr<ControlService> control_;
   std::unique_ptr<HealthService> health_;
   MethodTable methods_;
-  grpc::AsyncGenericService generic_;
   std::unique_ptr<ServedCalls> calls_;  // outlives the threads of the queue
   std::unique_ptr<CallQueue> queue_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;

@@ -26,6 +26,8 @@ constexpr const char* kService = "/containerd.services.snapshots.v1.Snapshots/";
 // Of a Prepare that may be answered with a remote snapshot (snapshots-contract 6.2).
 constexpr char kTargetLabel[] = "containerd.io/snapshot.ref";
 
+constexpr size_t kListThreads = 4;
+
 // What a method does. It may block.
 template <typename Request>
 using Work = std::function<Answer(CallContext&, const Request&)>;
@@ -34,18 +36,26 @@ Status Stopping() {
   return MakeStatus(StatusCode::kUnavailable, "the snapshotter is stopping: try again");
 }
 
-// A List: one page is read and written at a time. It owns itself.
+// A List: each page is read on the pool while the one before it is written, but for the first and
+// what follows a short one: most lists are short, and the way to another thread and back would cost
+// them more than the reading. It owns itself.
 class ListRun {
  public:
-  static void Start(Snapshotter& snapshotter, CallGate& gate, RpcCall& call,
+  static void Start(Snapshotter& snapshotter, WorkerPool& pool, CallGate& gate, StreamCall& call,
                     std::string_view bytes) {
-    auto* run = new ListRun(gate, call);
+    auto* run = new ListRun(pool, gate, call);
     const Status status = run->entered_ ? run->Open(snapshotter, bytes) : Stopping();
-    status.ok() ? run->WriteNext() : run->End(status);
+    if (!status.ok()) {
+      run->End(status);
+      return;
+    }
+    run->ReadPage();
+    run->Proceed();
   }
 
  private:
-  ListRun(CallGate& gate, RpcCall& call) : gate_(gate), call_(call), entered_(gate.Enter()) {}
+  ListRun(WorkerPool& pool, CallGate& gate, StreamCall& call)
+      : pool_(pool), gate_(gate), call_(call), entered_(gate.Enter()) {}
 
   Status Open(Snapshotter& snapshotter, std::string_view bytes) {
     wire::ListSnapshotsRequest request;
@@ -55,37 +65,88 @@ class ListRun {
     return OkStatus();
   }
 
-  void WriteNext() {
-    if (const Status status = call_.context().Check(); !status.ok()) {
-      End(status);
+  void Submit() {
+    if (!pool_.Submit([this] { Run(); })) {
+      status_ = MakeStatus(StatusCode::kUnavailable,
+                           "too many calls wait for this snapshotter: try again later");
+      page_.clear();
+      if (Arrive()) {
+        End(status_);
+      }
+    }
+  }
+
+  // page_ is to be written, and then there is the next one.
+  void Proceed() {
+    if (WriteOrEnd()) {
+      was_short_ ? Run() : Submit();
+    }
+  }
+
+  // Until a page has to wait for the one before it.
+  void Run() {
+    do {
+      ReadPage();
+    } while (Arrive() && WriteOrEnd());
+  }
+
+  // An empty page: the end, for which status_ has the reason.
+  void ReadPage() {
+    page_.clear();
+    status_ = call_.context().Check();
+    if (!status_.ok()) {
       return;
     }
-    const StatusOr<std::vector<SnapshotInfo>> page = cursor_->Next();
-    if (!page.ok() || page->empty()) {
-      End(page.status());
+    const StatusOr<std::vector<SnapshotInfo>> rows = cursor_->Next();
+    if (!rows.ok()) {
+      status_ = rows.status();
       return;
     }
-    std::string bytes;
-    for (const SnapshotInfo& info : *page) {
-      codec::AppendInfoField(wire::ListSnapshotsResponse::kInfoFieldNumber, info, &bytes);
+    was_short_ = rows->size() < kListPageSize;
+    for (const SnapshotInfo& info : *rows) {
+      codec::AppendInfoField(wire::ListSnapshotsResponse::kInfoFieldNumber, info, &page_);
     }
-    call_.Write(std::move(bytes), [this](bool ok) {
-      ok ? WriteNext() : End(MakeStatus(StatusCode::kCancelled, "the caller has gone"));
+  }
+
+  // A page has been read, or the one before it is on its way: true for who comes last.
+  bool Arrive() { return missing_.fetch_sub(1) == 1; }
+
+  // False when the list has ended.
+  bool WriteOrEnd() {
+    if (gone_ || page_.empty()) {
+      End(gone_ ? MakeStatus(StatusCode::kCancelled, "the caller has gone") : status_);
+      return false;
+    }
+    missing_ = 2;
+    call_.Write(std::move(page_), [this](bool ok) {
+      gone_ = !ok;
+      if (Arrive()) {
+        Proceed();
+      }
     });
+    return true;
   }
 
   void End(const Status& status) {
-    call_.FinishStream(status);
+    call_.Finish(status);
     if (entered_) {
       gate_.Leave();
     }
     delete this;
   }
 
+  WorkerPool& pool_;
   CallGate& gate_;
-  RpcCall& call_;
+  StreamCall& call_;
   const bool entered_;
   std::unique_ptr<SnapshotCursor> cursor_;
+  // What of these has not come: the next page, and the end of the write before it. Who comes last
+  // has all that follows to itself.
+  std::atomic<int> missing_{1};
+  std::string page_;
+  Status status_;
+  bool was_short_ = false;
+  bool gone_ = false;
 };
 
 template <typename Response>
@@ -119,9 +180,9 @@ class TableService final : public SnapshotsService {
   void AddTo(MethodTable* methods) override {
     AddReads(methods);
     AddMutations(methods);
-    methods->emplace(Path("List"), [this](RpcCall& call, std::string_view bytes) {
-      ListRun::Start(targets_.snapshotter, gate_, call, bytes);
-    });
+    methods->streams[Path("List")] = {.begin = [this](StreamCall& call, std::string_view bytes) {
+      ListRun::Start(targets_.snapshotter, lists_, gate_, call, bytes);
+    }};
     AddPooled<wire::UsageRequest>(
         methods, "Usage", [this](const auto& /*request*/) { return &targets_.walks; },
         [this](CallContext& call, const wire::UsageRequest& request) -> Answer {
@@ -198,20 +259,21 @@ class TableService final : public SnapshotsService {
   // Answered here and now.
   template <typename Request>
   void AddRead(MethodTable* methods, const char* name, Work<Request> work) {
-    methods->emplace(Path(name),
-                     [this, work = std::move(work)](RpcCall& call, std::string_view bytes) {
-                       RunHere<Request>(call, bytes, work);
-                     });
+    const auto begin = [this, work = std::move(work)](RpcCall& call, std::string_view bytes) {
+      RunHere<Request>(call, bytes, work);
+    };
+    methods->unary[Path(name)] = {.begin = begin, .often = true};
   }
 
   // On a pool: as many as possible wait in one commit.
   template <typename Request>
   void AddPooled(MethodTable* methods, const char* name, Choose<Request> choose,
                  Work<Request> work) {
-    methods->emplace(Path(name), [this, choose = std::move(choose), work = std::move(work)](
-                                     RpcCall& call, std::string_view bytes) {
+    const auto begin = [this, choose = std::move(choose), work = std::move(work)](
+                           RpcCall& call, std::string_view bytes) {
       RunOnPool<Request>(call, bytes, choose, work);
-    });
+    };
+    methods->unary[Path(name)] = {.begin = begin, .cancellable = true};
   }
   template <typename Request>
   void AddMutation(MethodTable* methods, const char* name, Work<Request> work) {
@@ -223,14 +285,15 @@ class TableService final : public SnapshotsService {
   // the rest of the call.
   template <typename Request>
   void AddShortMutation(MethodTable* methods, const char* name, Work<Request> work) {
-    methods->emplace(Path(name), [this, choose = Mutations<Request>(), work = std::move(work)](
-                                     RpcCall& call, std::string_view bytes) {
+    const auto begin = [this, choose = Mutations<Request>(), work = std::move(work)](
+                           RpcCall& call, std::string_view bytes) {
       if (!targets_.slow_removal && gate_.Idle() && call.MayBlock()) {
         RunHere<Request>(call, bytes, work);
       } else {
         RunOnPool<Request>(call, bytes, choose, work);
       }
-    });
+    };
+    methods->unary[Path(name)] = {.begin = begin, .cancellable = true};
   }
   template <typename Request>
   Choose<Request> Mutations() {
@@ -277,6 +340,7 @@ class TableService final : public SnapshotsService {
 
   const SnapshotsServiceTargets targets_;
   CallGate gate_;
+  WorkerPool lists_{{.threads = kListThreads}};
 };
 
 }  // namespace

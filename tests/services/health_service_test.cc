@@ -27,13 +27,24 @@ const std::string kNamed(
     "a.B",
     5);
 
-// Keeps what it is told. A message is on its way until Sent.
-class FakeCall final : public RpcCall {
+// Keep what they are told.
+class FakeUnary final : public RpcCall {
  public:
   CallContext& context() override { return context_; }
   bool MayBlock() override { return false; }
   void Finish(Answer answer) override { ended = std::move(answer); }
-  void FinishStream(const Status& status) override { ended = Answer(status); }
+
+  std::optional<Answer> ended;
+
+ private:
+  CallContext context_;
+};
+
+// A message is on its way until Sent.
+class FakeStream final : public StreamCall {
+ public:
+  CallContext& context() override { return context_; }
+  void Finish(const Status& status) override { ended = status; }
   void Write(std::string message, std::function<void(bool ok)> then) override {
     EXPECT_FALSE(sending_) << "two messages at a time";
     written.push_back(std::move(message));
@@ -48,7 +59,7 @@ class FakeCall final : public RpcCall {
   void Leave() { gone_(); }
 
   std::vector<std::string> written;
-  std::optional<Answer> ended;
+  std::optional<Status> ended;
 
  private:
   CallContext context_;
@@ -61,12 +72,12 @@ class HealthServiceTest : public ::testing::Test {
   HealthServiceTest() : health_(NewHealthService({"a.B"})) { health_->AddTo(&methods_); }
 
   Answer Check(const std::string& request) {
-    FakeCall call;
-    methods_.at("/grpc.health.v1.Health/Check")(call, request);
+    FakeUnary call;
+    methods_.unary.at("/grpc.health.v1.Health/Check").begin(call, request);
     return call.ended.value_or(MakeStatus(StatusCode::kInternal, "it was not answered"));
   }
-  void Watch(FakeCall& call, const std::string& request) {
-    methods_.at("/grpc.health.v1.Health/Watch")(call, request);
+  void Watch(FakeStream& call, const std::string& request) {
+    methods_.streams.at("/grpc.health.v1.Health/Watch").begin(call, request);
   }
 
   const std::unique_ptr<HealthService> health_;
@@ -96,7 +107,7 @@ TEST_F(HealthServiceTest, KnowsOnlyItsServices) {
 
 TEST_F(HealthServiceTest, WatchTellsOfEachChangeOneAtATime) {
   health_->SetServing(true);
-  FakeCall call;
+  FakeStream call;
   Watch(call, kNamed);
   EXPECT_THAT(call.written, ElementsAre(kServing));
   health_->SetServing(false);
@@ -113,7 +124,7 @@ TEST_F(HealthServiceTest, WatchTellsOfEachChangeOneAtATime) {
 }
 
 TEST_F(HealthServiceTest, AWatcherThatGoesWhileItIsToldEndsOnce) {
-  FakeCall call;
+  FakeStream call;
   Watch(call, "");
   call.Leave();
   EXPECT_FALSE(call.ended.has_value());
@@ -123,7 +134,7 @@ TEST_F(HealthServiceTest, AWatcherThatGoesWhileItIsToldEndsOnce) {
 }
 
 TEST_F(HealthServiceTest, AWatcherThatCannotBeToldEnds) {
-  FakeCall call;
+  FakeStream call;
   Watch(call, "");
   call.Sent(false);
   EXPECT_TRUE(call.ended.has_value());
@@ -131,7 +142,7 @@ TEST_F(HealthServiceTest, AWatcherThatCannotBeToldEnds) {
 }
 
 TEST_F(HealthServiceTest, AnUnknownServiceIsWatchedAsSuch) {
-  FakeCall call;
+  FakeStream call;
   Watch(call, std::string("\x0a\x01"
                           "c",
                           3));

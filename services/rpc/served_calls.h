@@ -5,6 +5,11 @@
 #pragma once
 
 #include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/support/async_unary_call.h>
+
+#include <memory>
+#include <vector>
 
 #include "services/rpc/call_queue.h"
 #include "services/rpc/rpc_call.h"
@@ -14,9 +19,9 @@ namespace strata {
 
 class ServedCalls {
  public:
-  // All must outlive this, and this the queue's threads.
-  ServedCalls(grpc::AsyncGenericService& service, CallQueue& queue, const MethodTable& methods)
-      : service_(service), queue_(queue), methods_(methods) {}
+  // Registers with `builder`, whose queue is `queue`. All must outlive this, and this the queue's
+  // threads.
+  ServedCalls(grpc::ServerBuilder& builder, CallQueue& queue, const MethodTable& methods);
   ServedCalls(const ServedCalls&) = delete;
   ServedCalls& operator=(const ServedCalls&) = delete;
 
@@ -28,7 +33,22 @@ class ServedCalls {
   void WaitUntilEnded();
 
  private:
-  friend class ServedCall;
+  template <typename Call>
+  friend class OpenCall;
+  friend class ServedUnary;
+  friend class ServedStream;
+
+  // The unary methods: gRPC reads the request of a method that it knows before it tells of the
+  // call, which spares a step of each.
+  class UnaryService final : public grpc::Service {
+   public:
+    explicit UnaryService(const MethodTable& methods);
+    void Request(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
+                 grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>* response,
+                 grpc::ServerCompletionQueue* queue, void* tag) {
+      RequestAsyncUnary(index, context, request, response, queue, queue, tag);
+    }
+  };
   class Fence final : public CallQueue::Tag {
    public:
     explicit Fence(ServedCalls& all) : all_(all) {}
@@ -41,9 +61,11 @@ class ServedCalls {
   void Opened();
   void Closed();
 
-  grpc::AsyncGenericService& service_;
   CallQueue& queue_;
   const MethodTable& methods_;
+  std::vector<const UnaryMethod*> unary_;  // by their index in unary_service_
+  UnaryService unary_service_;
+  grpc::AsyncGenericService others_;
   Mutex mutex_;
   CondVar changed_;
   int open_ ABSL_GUARDED_BY(mutex_) = 0;
