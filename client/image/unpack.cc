@@ -135,7 +135,7 @@ Status Unpacking::RemoveDoubtful(const std::string& chain) {
     }
   }
   for (auto name = names.rbegin(); name != names.rend(); ++name) {
-    const Status removed = snapshots_.RemoveUnused(call_, *name);
+    Status removed = snapshots_.RemoveUnused(call_, *name);
     if (!removed.ok() && removed.code() != StatusCode::kNotFound &&
         removed.code() != StatusCode::kFailedPrecondition) {
       return removed;

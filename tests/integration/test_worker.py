@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -23,6 +24,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from support import daemon, image, mounts, process, registry, short_names  # noqa: E402
+from support.fault_registry import FaultRegistry  # noqa: E402
 
 KINDS = ["overlayfs", "native", "fuse-overlayfs", "stargz"]
 TOOLS = ["docker-registry", "mmdebstrap", "runc", "skopeo", "umoci"]
@@ -231,6 +233,27 @@ def test_killed_worker_leaves_nothing_for_long(overlay):
     overlay.worker("run", "--rm", overlay.busybox, "true")
     overlay.assert_tidy()
     assert not any(row["in_use"] for row in overlay.json("du"))
+
+
+def test_killed_pull_goes_on_where_it_was(images):
+    blob = max(images.debian.layout.glob("blobs/sha256/*"), key=lambda path: path.stat().st_size)
+    big, size = f"sha256:{blob.name}", blob.stat().st_size
+    with new_scene("overlayfs", proxied=False) as scene, FaultRegistry() as server:
+        server.add_layout("slow", images.debian.layout, "1")
+        server.rate = size // 4
+        reference = f"{server.host}/slow:1"
+        with scene.begin("pull", "-q", reference) as pull:
+            process.wait_until("half of the big layer is here", lambda: any(
+                path.stat().st_size > size // 2
+                for path in (scene.directory / "w").glob(f"**/ingest/*{blob.name}")))
+            pull.kill()
+            pull.wait()
+        server.behave()
+        scene.worker("pull", "-q", reference)
+        asked = [wanted for _, digest, wanted, _, _ in server.counters.log if digest == big]
+        assert max(int(re.match(r"bytes=(\d+)-", wanted)[1]) for wanted in asked) > size // 2
+        assert scene.worker("run", "--rm", reference, "echo", "here").out == "here\n"
+        scene.assert_tidy()
 
 
 def test_exec_ps_and_kill(overlay):
