@@ -82,17 +82,19 @@ void CallQueue::Lead(uint64_t turn) {
 }
 
 bool CallQueue::HandOver() {
-  const MutexLock lock(mutex_);
-  if (leader_ != std::this_thread::get_id()) {
-    return true;  // another leads already
+  {
+    const MutexLock lock(mutex_);
+    if (leader_ != std::this_thread::get_id()) {
+      return true;  // another leads already
+    }
+    if (waiting_ == 0) {
+      return false;
+    }
+    led_ = false;
+    leader_ = std::thread::id();
+    turn_.fetch_add(1);
   }
-  if (waiting_ == 0) {
-    return false;
-  }
-  led_ = false;
-  leader_ = std::thread::id();
-  turn_.fetch_add(1);
-  changed_.SignalAll();
+  changed_.SignalAll();  // not under the mutex, which who wakes up would find taken
   return true;
 }
 

@@ -2,38 +2,21 @@
 #include "client/image/layer_decoder.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cstring>
 #include <string>
 
+#include "tests/support/gzip.h"
 #include "tests/support/status_matchers.h"
 
 namespace strata {
 namespace {
 
+using testing::Gzip;
 using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::StatusIs;
-
-std::string Member(const std::string& bytes, int level, gz_header* header = nullptr) {
-  std::string out(::compressBound(bytes.size()) + 512, '\0');
-  z_stream stream{};
-  EXPECT_EQ(::deflateInit2(&stream, level, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY),
-            Z_OK);
-  if (header != nullptr) {
-    EXPECT_EQ(::deflateSetHeader(&stream, header), Z_OK);
-  }
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(::deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  (void)::deflateEnd(&stream);
-  return out;
-}
 
 // Text that compresses, and does not repeat itself too soon.
 std::string Text(size_t size) {
@@ -72,8 +55,8 @@ TEST(LayerDecoderTest, GzipMembersOfAnySizeInPiecesOfAnySize) {
   const std::string text = Text(300'000);
   std::string members;
   for (size_t at = 0; at < text.size(); at += 70'001) {
-    members += Member(text.substr(at, 70'001), at == 0 ? 0 : 6);
-    members += Member("", 6);  // as an eStargz footer is
+    members += Gzip(text.substr(at, 70'001), at == 0 ? 0 : 6);
+    members += Gzip("", 6);  // as an eStargz footer is
   }
   for (const size_t in : {1U, 7U, 4096U, 1U << 20}) {
     for (const size_t out : {1U, 1000U, 1U << 18}) {
@@ -95,7 +78,7 @@ TEST(LayerDecoderTest, GzipHeadersWithEveryField) {
   header.extra_len = static_cast<uInt>(extra.size());
   header.hcrc = 1;
   const std::string text = Text(1000);
-  const std::string both = Member(text, 9, &header) + Member(text, 1);
+  const std::string both = Gzip(text, 9, &header) + Gzip(text, 1);
   for (const size_t in : {1U << 20, 7U, 1U}) {
     const auto decoded = Decode(both, in, 100);
     ASSERT_THAT(decoded, IsOk()) << in;
@@ -104,7 +87,7 @@ TEST(LayerDecoderTest, GzipHeadersWithEveryField) {
 }
 
 TEST(LayerDecoderTest, GzipThatIsCutOffIsDataLossWhereverItIs) {
-  const std::string member = Member(Text(2000), 6);
+  const std::string member = Gzip(Text(2000), 6);
   for (size_t size = 3; size < member.size(); ++size) {
     for (const size_t in : {5U, 1U << 20}) {
       EXPECT_THAT(Decode(member.substr(0, size), in, 300).status(),
@@ -115,7 +98,7 @@ TEST(LayerDecoderTest, GzipThatIsCutOffIsDataLossWhereverItIs) {
 }
 
 TEST(LayerDecoderTest, AWrongByteOfATrailerIsDataLoss) {
-  const std::string member = Member(Text(2000), 6);
+  const std::string member = Gzip(Text(2000), 6);
   for (size_t back = 1; back <= 8; ++back) {
     std::string damaged = member;
     damaged[damaged.size() - back] = static_cast<char>(damaged[damaged.size() - back] ^ 1);
@@ -126,13 +109,13 @@ TEST(LayerDecoderTest, AWrongByteOfATrailerIsDataLoss) {
 }
 
 TEST(LayerDecoderTest, WhatFollowsAMemberHasToBeOne) {
-  EXPECT_THAT(Decode(Member("a", 6) + "more of something else", 1 << 20, 100).status(),
+  EXPECT_THAT(Decode(Gzip("a", 6) + "more of something else", 1 << 20, 100).status(),
               StatusIs(StatusCode::kDataLoss, HasSubstr("no gzip header")));
 }
 
 TEST(LayerDecoderTest, DamagedDataNeverEndsWell) {
   const std::string text = Text(20'000);
-  const std::string member = Member(text, 6);
+  const std::string member = Gzip(text, 6);
   for (size_t at = 10; at < member.size(); at += 13) {
     std::string damaged = member;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x55);

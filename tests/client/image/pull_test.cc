@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 #include <atomic>
 #include <filesystem>
@@ -25,6 +24,7 @@
 #include "snapshotters/native/native_snapshotter.h"
 #include "snapshotters/os/unseen_mount.h"
 #include "snapshotters/overlayfs/overlayfs_snapshotter.h"
+#include "tests/support/gzip.h"
 #include "tests/support/http_server.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/tar_builder.h"
@@ -35,6 +35,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using testing::Gzip;
 using ::testing::HasSubstr;
 using testing::HttpServer;
 using testing::IsOk;
@@ -46,20 +47,6 @@ using testing::TempDir;
 using Json = nlohmann::json;
 
 constexpr const char* kWorker = "testtesttesttesttesttestx";
-
-std::string Gzip(const std::string& bytes) {
-  std::string out(::compressBound(bytes.size()) + 64, '\0');
-  z_stream stream{};
-  EXPECT_EQ(::deflateInit2(&stream, 1, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(::deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  (void)::deflateEnd(&stream);
-  return out;
-}
 
 class NoCredentials : public CredentialSource {
  public:
