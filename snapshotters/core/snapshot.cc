@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/core/snapshot.h"
 
+#include <cstdint>
+#include <cstring>
+
 namespace strata {
 namespace {
 
@@ -57,7 +60,17 @@ std::string_view KindName(Kind kind) {
 }
 
 bool IsValidUtf8(std::string_view text) {
+  constexpr uint64_t kNotAscii = 0x8080808080808080;
   while (!text.empty()) {
+    // Most text is ASCII, and this runs for each call.
+    uint64_t word = 0;
+    if (text.size() >= sizeof(word)) {
+      std::memcpy(&word, text.data(), sizeof(word));
+      if ((word & kNotAscii) == 0) {
+        text.remove_prefix(sizeof(word));
+        continue;
+      }
+    }
     const size_t length = SequenceLength(text);
     if (length == 0) {
       return false;
@@ -68,18 +81,18 @@ bool IsValidUtf8(std::string_view text) {
 }
 
 Status ValidateName(std::string_view what, std::string_view name) {
-  const std::string subject = "invalid " + std::string(what);
+  const auto subject = [what] { return "invalid " + std::string(what); };
   if (name.empty()) {
-    return MakeStatus(StatusCode::kInvalidArgument, subject + ": expected at least one byte");
+    return MakeStatus(StatusCode::kInvalidArgument, subject() + ": expected at least one byte");
   }
   if (name.size() > kMaxNameBytes) {
     return MakeStatus(StatusCode::kInvalidArgument,
-                      subject + " " + ShowName(name) + ": " + std::to_string(name.size()) +
+                      subject() + " " + ShowName(name) + ": " + std::to_string(name.size()) +
                           " bytes, expected at most " + std::to_string(kMaxNameBytes));
   }
   if (!IsValidUtf8(name) || name.find('\0') != std::string_view::npos) {
     return MakeStatus(StatusCode::kInvalidArgument,
-                      subject + " " + ShowName(name) + ": expected UTF-8 without NUL bytes");
+                      subject() + " " + ShowName(name) + ": expected UTF-8 without NUL bytes");
   }
   return OkStatus();
 }

@@ -35,6 +35,19 @@ TEST(Utf8Test, KnowsWellFormedFromMalformed) {
   }
 }
 
+TEST(Utf8Test, SeesABadByteWhereverItIsInLongText) {
+  for (size_t size = 1; size < 40; ++size) {
+    EXPECT_TRUE(IsValidUtf8(std::string(size, 'a')));
+    for (size_t at = 0; at < size; ++at) {
+      std::string text(size, 'a');
+      text[at] = '\x80';
+      EXPECT_FALSE(IsValidUtf8(text)) << size << " " << at;
+      text.replace(at, 1, "\xc3\xbc");
+      EXPECT_TRUE(IsValidUtf8(text)) << size << " " << at;
+    }
+  }
+}
+
 TEST(ShowNameTest, HidesControlCharactersAndCutsLongNames) {
   EXPECT_EQ(ShowName("a\n\x7f\xff"), "'a\\x0a\\x7f\\xff'");
   const std::string shown = ShowName(std::string(40'000, 'x'));
