@@ -29,6 +29,9 @@ class CallQueue {
     // On the thread that leads.
     virtual void Proceed(bool ok) = 0;
 
+    // What gRPC is given, right before that.
+    void* ForGrpc();
+
    protected:
     ~Tag() = default;
   };

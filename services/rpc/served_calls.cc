@@ -50,7 +50,6 @@ class OpenCall {
    public:
     Step(Call& call, void (Call::*step)(bool)) : call_(call), step_(step) {}
     void Proceed(bool ok) override { (call_.*step_)(ok); }
-    void* tag() { return static_cast<CallQueue::Tag*>(this); }
 
    private:
     Call& call_;
@@ -79,19 +78,19 @@ class ServedUnary final : public RpcCall, private OpenCall<ServedUnary> {
   static void Expect(ServedCalls& all, int index) {
     auto* call = new ServedUnary(all, index);
     if (call->method_.cancellable) {
-      call->server_context_.AsyncNotifyWhenDone(call->done_.tag());
+      call->server_context_.AsyncNotifyWhenDone(call->done_.ForGrpc());
     }
     all.unary_service_.Request(index, &call->server_context_, &call->in_, &call->response_,
-                               &all.queue_.queue(), call->requested_.tag());
+                               &all.queue_.queue(), call->requested_.ForGrpc());
   }
 
   CallContext& context() override { return context_; }
   bool MayBlock() override { return all_.queue_.HandOver(); }
   void Finish(Answer answer) override {
     if (answer.ok()) {
-      response_.Finish(ToBuffer(*std::move(answer)), grpc::Status::OK, finished_.tag());
+      response_.Finish(ToBuffer(*std::move(answer)), grpc::Status::OK, finished_.ForGrpc());
     } else {
-      response_.FinishWithError(codec::ToGrpc(answer.status()), finished_.tag());
+      response_.FinishWithError(codec::ToGrpc(answer.status()), finished_.ForGrpc());
     }
   }
 
@@ -140,22 +139,22 @@ class ServedStream final : public StreamCall, private OpenCall<ServedStream> {
  public:
   static void Expect(ServedCalls& all) {
     auto* call = new ServedStream(all);
-    call->server_context_.AsyncNotifyWhenDone(call->done_.tag());
+    call->server_context_.AsyncNotifyWhenDone(call->done_.ForGrpc());
     all.others_.RequestCall(&call->server_context_, &call->stream_, &all.queue_.queue(),
-                            &all.queue_.queue(), call->requested_.tag());
+                            &all.queue_.queue(), call->requested_.ForGrpc());
   }
 
   CallContext& context() override { return context_; }
   void Finish(const Status& status) override {
-    stream_.Finish(codec::ToGrpc(status), finished_.tag());
+    stream_.Finish(codec::ToGrpc(status), finished_.ForGrpc());
   }
   void Write(std::string message, std::function<void(bool ok)> then) override {
     then_ = std::move(then);
-    stream_.Write(ToBuffer(std::move(message)), then_step_.tag());
+    stream_.Write(ToBuffer(std::move(message)), then_step_.ForGrpc());
   }
   void Wait(std::chrono::milliseconds time, std::function<void()> then) override {
     then_ = [then = std::move(then)](bool /*ok*/) { then(); };
-    alarm_.Set(&all_.queue_.queue(), std::chrono::system_clock::now() + time, then_step_.tag());
+    alarm_.Set(&all_.queue_.queue(), std::chrono::system_clock::now() + time, then_step_.ForGrpc());
   }
   void WhenCancelled(std::function<void()> then) override {
     {
@@ -186,7 +185,7 @@ class ServedStream final : public StreamCall, private OpenCall<ServedStream> {
       return;
     }
     method_ = &found->second;
-    stream_.Read(&in_, read_.tag());
+    stream_.Read(&in_, read_.ForGrpc());
   }
 
   void OnRead(bool ok) {
@@ -291,8 +290,7 @@ void ServedCalls::Fence::Proceed(bool /*ok*/) {
 void ServedCalls::WaitUntilEnded() {
   // Behind whatever has come and was not looked at yet.
   grpc::Alarm alarm;
-  alarm.Set(&queue_.queue(), std::chrono::system_clock::now(),
-            static_cast<CallQueue::Tag*>(&fence_));
+  alarm.Set(&queue_.queue(), std::chrono::system_clock::now(), fence_.ForGrpc());
   MutexLock lock(mutex_);
   while (!passed_ || open_ > 0) {
     changed_.Wait(mutex_);

@@ -43,8 +43,7 @@ class CallQueueTest : public ::testing::Test {
   void Post(std::function<void()> what) {
     jobs_.emplace_back(std::move(what));
     Job& job = jobs_.back();
-    job.alarm.Set(&queue_->queue(), std::chrono::system_clock::now(),
-                  static_cast<CallQueue::Tag*>(&job));
+    job.alarm.Set(&queue_->queue(), std::chrono::system_clock::now(), job.ForGrpc());
   }
 
   // Another thread may not be waiting yet: then it comes to it soon.
