@@ -7,35 +7,45 @@
 namespace strata {
 namespace {
 
-// Length of the UTF-8 sequence that starts `text`, 0 when it is malformed (RFC 3629: shortest form
-// only, no surrogates, at most U+10FFFF).
-size_t SequenceLength(std::string_view text) {
-  const auto byte = [&text](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto continues = [&](size_t i) { return i < text.size() && (byte(i) & 0xc0) == 0x80; };
-  const unsigned char first = byte(0);
+// Bytes of the UTF-8 sequence that `first` begins, 0: it begins none.
+size_t LengthFrom(unsigned char first) {
   if (first < 0x80) {
     return 1;
   }
   if (first >= 0xc2 && first <= 0xdf) {
-    return continues(1) ? 2 : 0;
+    return 2;
   }
   if (first >= 0xe0 && first <= 0xef) {
-    if (!continues(1) || !continues(2)) {
+    return 3;
+  }
+  return first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+}
+
+// Length of the UTF-8 sequence that starts `text`, 0 when it is malformed (RFC 3629: shortest form
+// only, no surrogates, at most U+10FFFF).
+size_t SequenceLength(std::string_view text) {
+  const auto byte = [&text](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const size_t length = LengthFrom(byte(0));
+  if (length < 2) {
+    return length;
+  }
+  for (size_t i = 1; i < length; ++i) {
+    if (i == text.size() || (byte(i) & 0xc0) != 0x80) {
       return 0;
     }
-    const bool overlong = first == 0xe0 && byte(1) < 0xa0;
-    const bool surrogate = first == 0xed && byte(1) >= 0xa0;
-    return overlong || surrogate ? 0 : 3;
   }
-  if (first >= 0xf0 && first <= 0xf4) {
-    if (!continues(1) || !continues(2) || !continues(3)) {
-      return 0;
-    }
-    const bool overlong = first == 0xf0 && byte(1) < 0x90;
-    const bool beyond = first == 0xf4 && byte(1) >= 0x90;
-    return overlong || beyond ? 0 : 4;
+  switch (byte(0)) {
+    case 0xe0:  // else a shorter one would do
+      return byte(1) >= 0xa0 ? length : 0;
+    case 0xed:  // surrogates
+      return byte(1) < 0xa0 ? length : 0;
+    case 0xf0:  // as 0xe0
+      return byte(1) >= 0x90 ? length : 0;
+    case 0xf4:  // beyond U+10FFFF
+      return byte(1) < 0x90 ? length : 0;
+    default:
+      return length;
   }
-  return 0;
 }
 
 void AppendHex(unsigned char byte, std::string* out) {
