@@ -66,6 +66,7 @@ THIRD_PARTY = (
     ("lmdb.h", (CORE,)),
     ("re2/", (CORE,)),
     ("isa-l/", ("client/image",)),
+    ("sanitizer/", ("services/rpc/call_queue",)),  # how threads meet inside of gRPC
     ("zlib.h", (CORE, "client/image")),
     ("sys/mount.h", (OS,)),
     ("sys/fanotify.h", (OS,)),
