@@ -471,8 +471,7 @@ StatusOr<std::unique_ptr<WorkerSnapshots>> WorkerSnapshots::Create(Snapshotter& 
                           OpenFile(options.holds_directory, O_RDONLY | O_DIRECTORY));
   std::string boot_id = options.boot_id;
   if (boot_id.empty()) {
-    STRATA_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile(kBootIdFile, O_RDONLY));
-    STRATA_ASSIGN_OR_RETURN(boot_id, ReadAll(file.get(), kBootIdFile, kMaxBootIdBytes));
+    STRATA_ASSIGN_OR_RETURN(boot_id, ReadFileAt(AT_FDCWD, kBootIdFile, kMaxBootIdBytes));
     boot_id.resize(std::min(boot_id.find('\n'), boot_id.size()));
   }
   return std::make_unique<LabelledSnapshots>(snapshotter, options, std::move(boot_id),

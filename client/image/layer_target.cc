@@ -24,23 +24,7 @@ bool MapsIds(const Mount& mount) {
   return !MountOption(mount, "uidmap").empty() || !MountOption(mount, "gidmap").empty();
 }
 
-// The lower layers of an overlay alone. A ':' that belongs to a name has a '\' in front
-// (overlayfs.rst).
-StatusOr<UniqueFd> OpenLower(const Mount& overlay) {
-  const std::string lower = MountOption(overlay, "lowerdir");
-  if (lower.find(':') == std::string::npos && lower.find('\\') == std::string::npos) {
-    return OpenFile(lower, O_RDONLY | O_DIRECTORY);
-  }
-  Mount below = overlay;
-  std::erase_if(below.options, [](const std::string& option) {
-    return option.starts_with("upperdir=") || option.starts_with("workdir=") ||
-           option == "volatile" || option == "rw";
-  });
-  below.options.emplace_back("ro");
-  return MountUnseen({&below, 1});
-}
-
-// Those of a lowerdir=. A ':' that belongs to a name has a '\\' in front (overlayfs.rst).
+// Those of a lowerdir=. A ':' that belongs to a name has a '\' in front (overlayfs.rst).
 std::vector<std::string> SplitLower(std::string_view lower) {
   std::vector<std::string> paths(1);
   for (size_t at = 0; at < lower.size(); ++at) {
@@ -54,6 +38,21 @@ std::vector<std::string> SplitLower(std::string_view lower) {
     paths.back() += lower[at];
   }
   return paths;
+}
+
+// The lower layers of an overlay alone.
+StatusOr<UniqueFd> OpenLower(const Mount& overlay) {
+  const std::vector<std::string> lower = SplitLower(MountOption(overlay, "lowerdir"));
+  if (lower.size() == 1) {
+    return OpenFile(lower.front(), O_RDONLY | O_DIRECTORY);
+  }
+  Mount below = overlay;
+  std::erase_if(below.options, [](const std::string& option) {
+    return option.starts_with("upperdir=") || option.starts_with("workdir=") ||
+           option == "volatile" || option == "rw";
+  });
+  below.options.emplace_back("ro");
+  return MountUnseen({&below, 1});
 }
 
 Status SyncPath(const std::string& path) {
@@ -104,8 +103,7 @@ Status SyncLayerTarget(const LayerTarget& target) {
   if (target.options.overlay_upper || target.upper.empty()) {
     return OkStatus();
   }
-  STRATA_ASSIGN_OR_RETURN(const UniqueFd upper, OpenFile(target.upper, O_RDONLY | O_DIRECTORY));
-  return ::syncfs(upper.get()) == 0 ? OkStatus() : ErrnoStatus(errno, "sync the snapshot");
+  return SyncPath(target.upper);
 }
 
 Status SyncSnapshot(const std::vector<Mount>& view) {

@@ -2,10 +2,8 @@
 //
 // CallQueue: gRPC's completion queue and the threads that serve it. One thread at a time leads: it
 // reads the sockets, runs what has come, and writes the answers, so that a call that only reads
-// never goes from thread to thread. Measured on 2 cores with a trivial answer, 16 and 64 callers:
-// 95k/98k calls/s, two threads at a time 64k/90k, gRPC's callback API 53k/66k, at half the
-// processor time. A second thread is there to lead when the first is about to block (HandOver),
-// and when it has blocked without saying so.
+// never goes from thread to thread (figures: ARCHITECTURE.md). A second thread is there to lead
+// when the first is about to block (HandOver), and when it has blocked without saying so.
 #pragma once
 
 #include <grpcpp/grpcpp.h>

@@ -142,7 +142,7 @@ class ListRun {
   std::unique_ptr<SnapshotCursor> cursor_;
   // What of these has not come: the next page, and the end of the write before it. Who comes last
   // has all that follows to itself.
-  std::atomic<int> missing_{1};
+  std::atomic<int> missing_{0};
   std::string page_;
   Status status_;
   bool was_short_ = false;
