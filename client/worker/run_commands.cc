@@ -39,7 +39,8 @@ bool AsksToEnd(int number) {
 }
 
 // Where signals go: to the process once it runs, else they end what is under way. One that comes
-// while the process is being started waits for it: it may have begun before we hear of that.
+// while the process is being started waits for it: it may have begun before we hear of that. So
+// does a new size of the terminal.
 class RunSignals {
  public:
   explicit RunSignals(CallContext& call) : call_(call) {}
@@ -56,11 +57,16 @@ class RunSignals {
   // `executor` must outlive this, or the call of Ended.
   void Running(Executor& executor) {
     int waiting = 0;
+    bool resized = false;
     {
       const MutexLock lock(mutex_);
       phase_ = Phase::kRunning;
       executor_ = &executor;
       waiting = std::exchange(waiting_, 0);
+      resized = std::exchange(resized_, false);
+    }
+    if (resized) {
+      executor.Forward(SIGWINCH);
     }
     if (waiting != 0) {
       executor.Forward(waiting);
@@ -84,7 +90,9 @@ class RunSignals {
       if (asks && (phase_ == Phase::kNone || asked_ > kMostAsked ||
                    (phase_ == Phase::kStarting && waiting_ != 0))) {
         call_.Cancel();
-      } else if (phase_ == Phase::kStarting && number != SIGWINCH) {
+      } else if (phase_ == Phase::kStarting && number == SIGWINCH) {
+        resized_ = true;
+      } else if (phase_ == Phase::kStarting) {
         waiting_ = number;
       } else {
         executor = executor_;
@@ -101,6 +109,7 @@ class RunSignals {
   Phase phase_ ABSL_GUARDED_BY(mutex_) = Phase::kNone;
   Executor* executor_ ABSL_GUARDED_BY(mutex_) = nullptr;
   int waiting_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool resized_ ABSL_GUARDED_BY(mutex_) = false;
   int asked_ ABSL_GUARDED_BY(mutex_) = 0;
   std::unique_ptr<SignalRelay> relay_;  // last: it uses the others
 };

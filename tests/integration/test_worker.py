@@ -275,7 +275,8 @@ def test_terminal_and_its_size(overlay):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     run = overlay.begin("run", "--rm", "-it", overlay.busybox, "/bin/sh", "-c",
-                        "stty size; read answer; echo got $answer; stty size",
+                        "stty size; read answer; echo got $answer;"
+                        " until stty size | grep '20 50'; do sleep 0.1; done",
                         stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen = ""
