@@ -52,15 +52,30 @@ LayerShelf::LayerShelf(const LayerStoreOptions& options, BlobClient& blobs, Fill
 LayerShelf::~LayerShelf() {
   background_->Stop();
   std::vector<LayerPtr> layers;
+  std::vector<std::pair<uint64_t, TimeNs>> uses;
   {
     const MutexLock lock(mutex_);
     layers = table_.all();
+    for (const LayerPtr& layer : layers) {
+      uses.emplace_back(layer->number(), layer->last_used);
+    }
     std::erase_if(layers, [this](const LayerPtr& one) {
       return one->shown == ShownBy::kNobody || display_->Stays(one->shown);
     });
   }
+  for (const auto& [number, last_used] : uses) {
+    NoteLastUse(number, last_used);
+  }
   for (const LayerPtr& layer : layers) {
     NoteStaying(display_->Remove(layer->number()));
+  }
+}
+
+// A use that is not on disk: the queue has dropped its note, or it followed another one too soon.
+void LayerShelf::NoteLastUse(uint64_t number, TimeNs last_used) const {
+  const StatusOr<TimeNs> noted = directory_->LastUse(number);
+  if (noted.ok() && *noted < last_used) {
+    (void)directory_->NoteUse(number, last_used);  // lost, it looks older than it is
   }
 }
 

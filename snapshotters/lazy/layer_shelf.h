@@ -88,6 +88,7 @@ class LayerShelf {
   void NoteComplete(uint64_t number);
 
   [[nodiscard]] StatusOr<std::set<uint64_t>> Referenced() const;
+  void NoteLastUse(uint64_t number, TimeNs last_used) const;
   void ReclaimNow();
   LayerPtr TakeIfIdle(uint64_t number, uint64_t touches);
 

@@ -44,7 +44,7 @@ struct StoredLayer {
   bool changing = false;  // somebody mounts it right now
   uint64_t touches = 0;   // how often a use began
   TimeNs last_used = 0;
-  TimeNs noted_use = 0;   // what the disk says
+  TimeNs noted_use = 0;   // what the disk says, or soon will
   bool fetching = false;  // all of it is being fetched
   bool prefetching = false;
 };
