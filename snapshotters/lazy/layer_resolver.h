@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "snapshotters/base/status.h"
@@ -103,7 +104,8 @@ class LayerResolver {
     Callback callback;
     FetchedToc fetched;
 
-    void Succeed() const { callback(Fetched{fetched, question}); }
+    // Once: what was fetched is as large as the layer has files, and goes with it.
+    void Succeed() { callback(Fetched{std::move(fetched), question}); }
   };
 
   void FetchTocOf(const std::shared_ptr<Fetching>& layer);

@@ -68,6 +68,7 @@ TaskQueue::Task TaskQueue::Take() {
 void TaskQueue::Run() {
   for (Task task = Take(); task != nullptr; task = Take()) {
     task();
+    task = nullptr;  // what it holds goes now, not when there is another one
   }
 }
 

@@ -38,6 +38,16 @@ TEST(TaskQueueTest, RunsAsManyAtOnceAsItHasThreads) {
   EXPECT_EQ(done.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
 }
 
+TEST(TaskQueueTest, LetsGoOfATaskThatHasRun) {
+  std::promise<void> gone;
+  const auto say = [&gone](const int* /*held*/) { gone.set_value(); };
+  static constexpr int kHeld = 0;
+  TaskQueue queue(1);
+  queue.Post([held = std::shared_ptr<const int>(&kHeld, say)] {});
+  // No other task comes.
+  EXPECT_EQ(gone.get_future().wait_for(std::chrono::minutes(1)), std::future_status::ready);
+}
+
 TEST(TaskQueueTest, RunsWhatIsPostedForLater) {
   TaskQueue queue(1);
   std::vector<int> order;
