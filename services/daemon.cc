@@ -40,10 +40,8 @@ constexpr std::chrono::milliseconds kMendInterval{5000};
 // worth of contention in gRPC, and memory is one of the things we are measured by.
 void TuneMemory() {
   (void)::mallopt(M_ARENA_MAX, 2);  // fails only for an unknown parameter
-  // LMDB allocates and frees 2 MiB of page list for every nested transaction: from the heap, and
-  // kept there, not by an mmap or a brk each time. What stays is given back by the housekeeping.
-  (void)::mallopt(M_MMAP_THRESHOLD, 8 << 20);
-  (void)::mallopt(M_TRIM_THRESHOLD, 16 << 20);
+  // malloc_trim, which the housekeeping calls, gives nothing back of the end of a second arena.
+  (void)::mallopt(M_TRIM_THRESHOLD, 512 << 10);
 }
 
 // A snapshotter may hold a descriptor per connection and per walk; the default soft limit is 1,024.

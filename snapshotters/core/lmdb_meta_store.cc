@@ -82,6 +82,9 @@ class LmdbMetaStore final : public MetaStore {
   [[nodiscard]] Status ExplainFull(const Status& status) const;
   void KeepReserve();
   void Commit(const std::vector<Waiter*>& group);
+  StatusOr<bool> CommitGroup(const std::vector<Waiter*>& group, bool apart);
+  // `changed`: it has begun to change something.
+  Status Run(MDB_txn* txn, Waiter& waiter, bool& changed) const;
   Status SetNextId(SnapshotId next);
 
   MDB_env* const env_;
@@ -175,7 +178,7 @@ Status LmdbMetaStore::Load(const LmdbOptions& options) {
   }
   return Apply([&](lmdb::MetaTxn& txn) -> Status {
     const auto put = [&](std::string_view key, std::string_view value) {
-      return lmdb::Put(txn.txn(), dbi_, lmdb::MetaKey(key), value);
+      return txn.PutEntry(lmdb::MetaKey(key), value);
     };
     STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kMetaStoreFormat)));
     STRATA_RETURN_IF_ERROR(put(kKindKey, options.kind));
@@ -254,47 +257,62 @@ Status LmdbMetaStore::Apply(const Change& change) {
 }
 
 void LmdbMetaStore::Commit(const std::vector<Waiter*>& group) {
-  const auto commit = [&]() -> Status {
-    STRATA_FAULT_POINT("store.begin");
-    STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, 0));
-    const auto apply = [this](MDB_txn* raw, const Change& change) -> Status {
-      lmdb::MetaTxn view(raw, dbi_);
-      STRATA_RETURN_IF_ERROR(change(view));
-      STRATA_FAULT_POINT("store.changed");
-      return OkStatus();
-    };
-    bool changed = false;
-    for (Waiter* waiter : group) {
-      waiter->result = [&]() -> Status {
-        // A nested transaction keeps a failure from its neighbours; without any it would only cost.
-        if (group.size() == 1) {
-          return apply(txn.get(), *waiter->change);
-        }
-        STRATA_ASSIGN_OR_RETURN(lmdb::Txn nested, lmdb::Txn::Begin(env_, txn.get(), 0));
-        STRATA_RETURN_IF_ERROR(apply(nested.get(), *waiter->change));
-        return nested.Commit();
-      }();
-      changed = changed || waiter->result.ok();
-    }
-    if (!changed) {
-      return OkStatus();
-    }
-    STRATA_FAULT_POINT("store.commit");
-    // Data pages, fdatasync, then the page that makes them current, written through O_DSYNC.
-    STRATA_RETURN_IF_ERROR(ExplainFull(txn.Commit()));
-    KeepReserve();
-    STRATA_KILL_POINT("store.committed");
-    return OkStatus();
-  };
-  const Status status = commit();
-  if (status.ok()) {
+  StatusOr<bool> whole = CommitGroup(group, /*apart=*/false);
+  if (whole.ok() && !*whole) {
+    whole = CommitGroup(group, /*apart=*/true);
+  }
+  if (whole.ok()) {
     return;
   }
   for (Waiter* waiter : group) {
     if (waiter->result.ok()) {
-      waiter->result = status;
+      waiter->result = whole.status();
     }
   }
+}
+
+Status LmdbMetaStore::Run(MDB_txn* txn, Waiter& waiter, bool& changed) const {
+  lmdb::MetaTxn view(txn, dbi_);
+  const Status status = (*waiter.change)(view);
+  changed = view.changed();
+  STRATA_RETURN_IF_ERROR(status);
+  STRATA_FAULT_POINT("store.changed");
+  return OkStatus();
+}
+
+// With `apart` each change has a nested transaction, which keeps a failure from its neighbours.
+// False, without: one has failed half-way, so there is no telling its part from theirs, and nothing
+// was committed. Most failures are seen before anything is written, and a nested transaction costs
+// as much as what is done in it.
+StatusOr<bool> LmdbMetaStore::CommitGroup(const std::vector<Waiter*>& group, bool apart) {
+  STRATA_FAULT_POINT("store.begin");
+  STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, 0));
+  bool any = false;
+  for (Waiter* waiter : group) {
+    bool changed = false;
+    if (apart) {
+      waiter->result = [&]() -> Status {
+        STRATA_ASSIGN_OR_RETURN(lmdb::Txn nested, lmdb::Txn::Begin(env_, txn.get(), 0));
+        STRATA_RETURN_IF_ERROR(Run(nested.get(), *waiter, changed));
+        return nested.Commit();
+      }();
+    } else {
+      waiter->result = Run(txn.get(), *waiter, changed);
+      if (!waiter->result.ok() && changed && group.size() > 1) {
+        return false;
+      }
+    }
+    any = any || waiter->result.ok();
+  }
+  if (!any) {
+    return true;
+  }
+  STRATA_FAULT_POINT("store.commit");
+  // Data pages, fdatasync, then the page that makes them current, written through O_DSYNC.
+  STRATA_RETURN_IF_ERROR(ExplainFull(txn.Commit()));
+  KeepReserve();
+  STRATA_KILL_POINT("store.committed");
+  return true;
 }
 
 // Keeps blocks allocated behind the last page in use, so that a removal can be recorded when the
@@ -364,7 +382,7 @@ StatusOr<std::vector<SnapshotId>> LmdbMetaStore::Ids() {
 
 Status LmdbMetaStore::SetNextId(SnapshotId next) {
   return Apply([&](lmdb::MetaTxn& txn) {
-    return lmdb::Put(txn.txn(), dbi_, lmdb::MetaKey(kNextIdKey), lmdb::EncodeId(next));
+    return txn.PutEntry(lmdb::MetaKey(kNextIdKey), lmdb::EncodeId(next));
   });
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The MetaStore on disk: one LMDB environment (FORMAT.md). Mutations that wait at the same time are
-// nested transactions of one LMDB transaction and share its sync. Safe from any thread.
+// The MetaStore on disk: one LMDB environment (FORMAT.md). Mutations that wait at the same time
+// share one LMDB transaction and its sync. Safe from any thread.
 #pragma once
 
 #include <cstdint>

@@ -206,6 +206,16 @@ StatusOr<bool> MetaTxn::HasChildren(SnapshotId id) {
   return found && cursor.key().starts_with(prefix);
 }
 
+Status MetaTxn::PutEntry(std::string_view key, std::string_view value) {
+  changed_ = true;
+  return lmdb::Put(txn_, dbi_, key, value);
+}
+
+Status MetaTxn::DeleteEntry(std::string_view key) {
+  changed_ = true;
+  return Delete(txn_, dbi_, key);
+}
+
 // Writes only the entries that change: each one more is another page to write and to sync.
 Status MetaTxn::Put(const SnapshotRecord& record) {
   bool named = false;
@@ -215,29 +225,29 @@ Status MetaTxn::Put(const SnapshotRecord& record) {
     STRATA_ASSIGN_OR_RETURN(const SnapshotRecord old, DecodeRecord(*old_bytes));
     named = old.info.name == record.info.name;
     if (!named) {
-      STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, NameKey(old.info.name)));
+      STRATA_RETURN_IF_ERROR(DeleteEntry(NameKey(old.info.name)));
     }
     if (!old.chain.empty() && !linked && old.chain.front() == record.chain.front()) {
       linked = true;
     } else if (!old.chain.empty()) {
-      STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, ChildKey(old.chain.front(), old.id)));
+      STRATA_RETURN_IF_ERROR(DeleteEntry(ChildKey(old.chain.front(), old.id)));
     }
   }
-  STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, RecordKey(record.id), EncodeRecord(record)));
+  STRATA_RETURN_IF_ERROR(PutEntry(RecordKey(record.id), EncodeRecord(record)));
   if (!named) {
-    STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, NameKey(record.info.name), EncodeId(record.id)));
+    STRATA_RETURN_IF_ERROR(PutEntry(NameKey(record.info.name), EncodeId(record.id)));
   }
   if (!linked) {
-    STRATA_RETURN_IF_ERROR(lmdb::Put(txn_, dbi_, ChildKey(record.chain.front(), record.id), ""));
+    STRATA_RETURN_IF_ERROR(PutEntry(ChildKey(record.chain.front(), record.id), ""));
   }
   return OkStatus();
 }
 
 Status MetaTxn::Erase(const SnapshotRecord& record) {
-  STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, RecordKey(record.id)));
-  STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, NameKey(record.info.name)));
+  STRATA_RETURN_IF_ERROR(DeleteEntry(RecordKey(record.id)));
+  STRATA_RETURN_IF_ERROR(DeleteEntry(NameKey(record.info.name)));
   if (!record.chain.empty()) {
-    STRATA_RETURN_IF_ERROR(Delete(txn_, dbi_, ChildKey(record.chain.front(), record.id)));
+    STRATA_RETURN_IF_ERROR(DeleteEntry(ChildKey(record.chain.front(), record.id)));
   }
   return OkStatus();
 }

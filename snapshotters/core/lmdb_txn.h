@@ -95,11 +95,16 @@ class MetaTxn final : public MetaTransaction {
   Status Put(const SnapshotRecord& record) override;
   Status Erase(const SnapshotRecord& record) override;
 
-  [[nodiscard]] MDB_txn* txn() const { return txn_; }
+  Status PutEntry(std::string_view key, std::string_view value);
+  // Whether any entry was written or deleted, or that was tried.
+  [[nodiscard]] bool changed() const { return changed_; }
 
  private:
+  Status DeleteEntry(std::string_view key);
+
   MDB_txn* txn_;
   MDB_dbi dbi_;
+  bool changed_ = false;
 };
 
 }  // namespace strata::lmdb

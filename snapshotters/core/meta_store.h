@@ -42,6 +42,7 @@ class MetaTransaction {
 class MetaStore {
  public:
   // Runs with no I/O of its own but the transaction's: no file, no network, no lock of the caller.
+  // It may be run again in another transaction, as if it had not been before.
   using Mutation = std::function<Status(MetaTransaction&)>;
 
   virtual ~MetaStore() = default;

@@ -195,8 +195,13 @@ TEST_P(MetaStoreTest, FailuresLeaveTheirNeighboursAlone) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kEach; ++i) {
         const auto id = static_cast<SnapshotId>(t * kEach + i + 1);
-        const bool fails = i % 3 == 0;
+        // Half-way, before anything is written, or not.
+        const bool fails_early = i % 3 == 1;
+        const bool fails = i % 3 == 0 || fails_early;
         const Status status = store_->Mutate([&](MetaTransaction& txn) -> Status {
+          if (fails_early) {
+            return MakeStatus(StatusCode::kAborted, "on purpose");
+          }
           STRATA_RETURN_IF_ERROR(txn.Put(Record(id, "n" + std::to_string(id))));
           return fails ? MakeStatus(StatusCode::kAborted, "on purpose") : OkStatus();
         });
