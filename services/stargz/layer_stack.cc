@@ -46,6 +46,7 @@ class OpenStack final : public DaemonLayerStack {
     layers.referenced = root.referenced;
     STRATA_ASSIGN_OR_RETURN(store_,
                             LayerStore::Open(layers, *blobs_, *filler_, presenters_->presenters()));
+    reserve_->Settled();
     const MutexLock lock(mutex_);
     asked_for_space_ = store_.get();
     return OkStatus();

@@ -12,8 +12,7 @@ namespace strata {
 namespace {
 
 constexpr std::chrono::seconds kBetweenCallsForSpace{1};
-// The first one comes so long after the start that all layers are reserved again.
-constexpr std::chrono::seconds kBetweenTrims{10};
+constexpr std::chrono::seconds kBetweenRestores{10};
 // The extents of a layer are a bit for each chunk; the name in the folder takes some, too.
 constexpr uint64_t kExtentsBytes = uint64_t{64} << 10;
 
@@ -24,8 +23,8 @@ LayerPersister::LayerPersister(std::chrono::milliseconds interval, std::function
     : interval_(interval),
       need_space_(std::move(need_space)),
       reserve_(reserve),
-      trim_due_(reserve == nullptr ? Time::max()
-                                   : std::chrono::steady_clock::now() + kBetweenTrims),
+      restore_due_(reserve == nullptr ? Time::max()
+                                      : std::chrono::steady_clock::now() + kBetweenRestores),
       thread_([this] { Run(); }) {}
 
 void LayerPersister::MarkDirty(const std::shared_ptr<LayerImage>& image) {
@@ -68,7 +67,7 @@ void LayerPersister::Stop() {
 }
 
 LayerPersister::Time LayerPersister::NextTime() const {
-  Time next = std::min(trim_due_, space_needed_ ? space_due_ : Time::max());
+  Time next = std::min(restore_due_, space_needed_ ? space_due_ : Time::max());
   for (const auto& [key, work] : works_) {
     next = std::min(next, work.due);
   }
@@ -123,7 +122,7 @@ void LayerPersister::Run() {
   while (true) {
     Works due;
     bool call_for_space = false;
-    bool trim = false;
+    bool restore = false;
     bool last = false;
     {
       const MutexLock lock(mutex_);
@@ -142,17 +141,17 @@ void LayerPersister::Run() {
         space_due_ = now + kBetweenCallsForSpace;
         call_for_space = true;
       }
-      trim = trim_due_ <= now && !last;
-      if (trim) {
-        trim_due_ = now + kBetweenTrims;
+      restore = restore_due_ <= now && !last;
+      if (restore) {
+        restore_due_ = now + kBetweenRestores;
       }
     }
     if (call_for_space && need_space_) {
       need_space_();
     }
     Persist(due, last);
-    if (trim) {
-      reserve_->Trim();
+    if (restore) {
+      reserve_->Restore();
     }
     if (last) {
       return;

@@ -57,7 +57,7 @@ class LayerPersister {
   Works works_ ABSL_GUARDED_BY(mutex_);
   bool space_needed_ ABSL_GUARDED_BY(mutex_) = false;
   Time space_due_ ABSL_GUARDED_BY(mutex_);
-  Time trim_due_ ABSL_GUARDED_BY(mutex_) = Time::max();
+  Time restore_due_ ABSL_GUARDED_BY(mutex_) = Time::max();
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

@@ -133,24 +133,55 @@ Status SpaceReserve::Reserve(uint64_t layer, uint64_t bytes) {
   return OkStatus();
 }
 
-void SpaceReserve::Used(uint64_t layer, uint64_t bytes) {
-  const MutexLock lock(mutex_);
-  const auto found = layers_.find(layer);
-  if (found == layers_.end()) {
-    return;
+uint64_t SpaceReserve::Wanted() const {
+  return RoundUp(WithMetadata(reserved()), grain_bytes_);
+}
+
+void SpaceReserve::Trim() {
+  const uint64_t wanted = Wanted();
+  if (settled_ && wanted < file_bytes_ && (wanted == 0 || file_bytes_ - wanted >= kTrimBytes)) {
+    (void)ShrinkTo(wanted);  // tried again the next time
   }
-  const uint64_t less = std::min(found->second, bytes);
-  found->second -= less;
-  reserved_ -= less;
+}
+
+void SpaceReserve::TrimIfFree() {
+  if (disk_mutex_.TryLock()) {
+    Trim();
+    disk_mutex_.Unlock();
+  }
+}
+
+void SpaceReserve::Settled() {
+  const MutexLock disk(disk_mutex_);
+  settled_ = true;
+  Trim();
+}
+
+void SpaceReserve::Used(uint64_t layer, uint64_t bytes) {
+  {
+    const MutexLock lock(mutex_);
+    const auto found = layers_.find(layer);
+    if (found == layers_.end()) {
+      return;
+    }
+    const uint64_t less = std::min(found->second, bytes);
+    found->second -= less;
+    reserved_ -= less;
+  }
+  TrimIfFree();
 }
 
 void SpaceReserve::Release(uint64_t layer) {
-  const MutexLock lock(mutex_);
-  const auto found = layers_.find(layer);
-  if (found != layers_.end()) {
+  {
+    const MutexLock lock(mutex_);
+    const auto found = layers_.find(layer);
+    if (found == layers_.end()) {
+      return;
+    }
     reserved_ -= found->second;
     layers_.erase(found);
   }
+  TrimIfFree();
 }
 
 bool SpaceReserve::Yield(uint64_t bytes) {
@@ -175,19 +206,16 @@ bool SpaceReserve::IsPressed() {
   return pressed_;
 }
 
-void SpaceReserve::Trim() {
+void SpaceReserve::Restore() {
   const MutexLock disk(disk_mutex_);
-  const uint64_t wanted = RoundUp(WithMetadata(reserved()), grain_bytes_);
-  if (wanted < file_bytes_ && (wanted == 0 || file_bytes_ - wanted >= kTrimBytes)) {
-    (void)ShrinkTo(wanted);  // tried again the next time
-    return;
-  }
+  Trim();
+  const uint64_t wanted = Wanted();
   if (wanted > file_bytes_) {
     const StatusOr<uint64_t> room = Room();
     const uint64_t more =
         room.ok() ? std::min(*room, wanted - file_bytes_) / grain_bytes_ * grain_bytes_ : 0;
     if (more > 0) {
-      (void)GrowTo(file_bytes_ + more);  // as above; nothing has changed
+      (void)GrowTo(file_bytes_ + more);  // tried again the next time; nothing has changed
     }
   }
 }

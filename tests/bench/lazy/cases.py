@@ -150,6 +150,7 @@ def sequential(bench, side, delay_ms, rate, directory):
             cpu = here.snapshotter.cpu_seconds()
             traffic = bench.traffic()
             os.sync()
+            time.sleep(SETTLE_SECONDS)  # what is set aside for a layer goes when it is complete
             disk_bytes, files = here.snapshotter.disk()
         return traffic | {
             "mib_per_second": images.BIG_BYTES / MIB / seconds, "seconds": seconds,

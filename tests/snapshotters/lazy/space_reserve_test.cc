@@ -50,6 +50,7 @@ class SpaceReserveTest : public ::testing::TestWithParam<LoopMountOptions> {
     ASSERT_THAT(mount, IsOk());
     mount_ = *std::move(mount);
     Open();
+    reserve_->Settled();
   }
   void TearDown() override {
     foreign_.Reset();
@@ -130,7 +131,6 @@ TEST_P(SpaceReserveTest, TakesRoomFromTheDiskAndGivesAllBack) {
   EXPECT_LE(Available(), before - 20 * kMiB);
   reserve_->Release(kLayer);
   EXPECT_EQ(reserve_->reserved(), 0);
-  reserve_->Trim();
   EXPECT_EQ(FileBytes(), 0);
   EXPECT_GE(Available() + kMiB, before);
 }
@@ -221,14 +221,12 @@ TEST_P(SpaceReserveTest, KeepsTheRoomOfALayerWhileAnotherOneFills) {
   }
 }
 
-TEST_P(SpaceReserveTest, TrimsInLargeSteps) {
+TEST_P(SpaceReserveTest, BecomesSmallerAsALayerFillsInLargeSteps) {
   ASSERT_THAT(reserve_->Reserve(kLayer, 40 * kMiB), IsOk());
   const uint64_t file = FileBytes();
   reserve_->Used(kLayer, SpaceReserve::kTrimBytes / 2);
-  reserve_->Trim();
   EXPECT_EQ(FileBytes(), file);
   reserve_->Used(kLayer, SpaceReserve::kTrimBytes / 2);
-  reserve_->Trim();
   EXPECT_LE(FileBytes(), file - SpaceReserve::kTrimBytes);
   EXPECT_GE(FileBytes(), 40 * kMiB - SpaceReserve::kTrimBytes);
 }
@@ -238,15 +236,15 @@ TEST_P(SpaceReserveTest, TakesBackWhatItGaveAwayOnceThereIsRoom) {
   const uint64_t file = FileBytes();
   FillTheDisk();
   ASSERT_TRUE(reserve_->Yield(10 * kMiB));
-  reserve_->Trim();  // the margin is not its own to take
+  reserve_->Restore();  // the margin is not its own to take
   EXPECT_LE(FileBytes(), file - 8 * kMiB);
   ASSERT_EQ(::ftruncate(foreign_.get(), 0), 0);
   ::sync();
-  reserve_->Trim();
+  reserve_->Restore();
   EXPECT_EQ(FileBytes(), file);
 }
 
-TEST_P(SpaceReserveTest, OfAProcessThatDiedStaysUntilItIsTrimmed) {
+TEST_P(SpaceReserveTest, OfAProcessThatDiedStaysUntilThingsHaveSettled) {
   ASSERT_THAT(reserve_->Reserve(kLayer, 20 * kMiB), IsOk());
   ASSERT_THAT(reserve_->Reserve(kOther, 20 * kMiB), IsOk());
   const uint64_t file = FileBytes();
@@ -258,7 +256,10 @@ TEST_P(SpaceReserveTest, OfAProcessThatDiedStaysUntilItIsTrimmed) {
   // The disk is full, but this is there already.
   ASSERT_THAT(reserve_->Reserve(kOther, 20 * kMiB), IsOk());
   EXPECT_EQ(FileBytes(), file);
-  reserve_->Trim();
+  reserve_->Used(kOther, 0);
+  reserve_->Restore();
+  EXPECT_EQ(FileBytes(), file);
+  reserve_->Settled();
   EXPECT_LT(FileBytes(), 21 * kMiB);
   EXPECT_TRUE(Write(image.get(), kOther, 0, 20 * kMiB));
 }
