@@ -34,6 +34,9 @@ std::string Refusal(const StargzConfig& config, const FdStore& fds) {
   if (config.presenter == PresenterChoice::kFuse) {
     return "presenter is set to fuse";
   }
+  if (config.state_files) {
+    return "state_files is true: the kernel reads an image, which has no such files";
+  }
   if (!config.reserve_space) {
     return "reserve_space is false: a full disk would fail reads that FUSE serves from memory";
   }
@@ -56,7 +59,7 @@ StatusOr<std::unique_ptr<DaemonPresenters>> DaemonPresenters::Start(const Stargz
                                                                     SpaceReserve& reserve) {
   std::unique_ptr<DaemonPresenters> presenters(new DaemonPresenters());
   presenters->StartErofs(config, root, fds, filler, reserve);
-  STRATA_RETURN_IF_ERROR(presenters->StartFuse(root, fds, filler));
+  STRATA_RETURN_IF_ERROR(presenters->StartFuse(config, root, fds, filler));
   presenters->Say(config, fds.available());
   return presenters;
 }
@@ -91,10 +94,12 @@ void DaemonPresenters::StartErofs(const StargzConfig& config, const std::string&
   }
 }
 
-Status DaemonPresenters::StartFuse(const std::string& root, FdStore& fds, Filler& filler) {
+Status DaemonPresenters::StartFuse(const StargzConfig& config, const std::string& root,
+                                   FdStore& fds, Filler& filler) {
   const std::string directory = root + "/" + std::string(kFuseFolder);
   STRATA_RETURN_IF_ERROR(MakePath(directory, 0700));
-  auto fuse = FusePresenter::Start({.directory = directory, .fds = &fds}, filler);
+  auto fuse = FusePresenter::Start(
+      {.directory = directory, .fds = &fds, .state_files = config.state_files}, filler);
   if (fuse.ok()) {
     fuse_ = *std::move(fuse);
   } else {

@@ -39,7 +39,8 @@ class DaemonPresenters {
   DaemonPresenters() = default;
   void StartErofs(const StargzConfig& config, const std::string& root, FdStore& fds, Filler& filler,
                   SpaceReserve& reserve);
-  Status StartFuse(const std::string& root, FdStore& fds, Filler& filler);
+  Status StartFuse(const StargzConfig& config, const std::string& root, FdStore& fds,
+                   Filler& filler);
   void Say(const StargzConfig& config, bool has_store) const;
 
   std::unique_ptr<ErofsPresenter> erofs_;  // null: not here

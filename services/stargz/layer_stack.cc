@@ -42,6 +42,7 @@ class OpenStack final : public DaemonLayerStack {
                             DaemonPresenters::Start(config, root.path, fds, *filler_, *reserve_));
     LayerStoreOptions layers = config.layers;
     layers.root = root.path;
+    layers.erofs_when_complete = layers.erofs_when_complete && !config.state_files;
     layers.user_xattr = root.user_xattr;
     layers.referenced = root.referenced;
     STRATA_ASSIGN_OR_RETURN(store_,

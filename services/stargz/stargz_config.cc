@@ -253,6 +253,7 @@ std::vector<ConfigKey> OwnKeys(StargzConfig* config) {
       DurationKey<seconds>("resolve_timeout_sec", &layers.resolve_timeout, 1, kDay),
       BooleanKey("reserve_space", &config->reserve_space),
       BooleanKey("erofs_when_complete", &layers.erofs_when_complete),
+      BooleanKey("state_files", &config->state_files),
       NumberKey("budget_bytes", &layers.budget_bytes, 0),
       DurationKey<seconds>("read_patience_sec", &filler.patience, 0, kDay),
       NumberKey("in_flight_bytes", &filler.in_flight_bytes, kMebibyte),

@@ -27,6 +27,7 @@ struct StargzConfig {
   PresenterChoice presenter = PresenterChoice::kAuto;
   // Whether room is set aside on the disk for what is still to come of layers that EROFS shows.
   bool reserve_space = true;
+  bool state_files = false;  // FuseOptions
   OverlaySettings overlay;
   LayerStoreOptions layers;  // but for what the root decides
   Filler::Options filler;

@@ -63,8 +63,8 @@ class Filler {
     uint64_t read_ahead_bytes = uint64_t{64} << 20;  // most of the image that is asked for ahead
     bool background = true;                          // FetchAll does something
     std::chrono::milliseconds persist_interval{5'000};
-    // Gives room to layers that have some reserved there, when the disk is full; is told what was
-    // written, and trimmed now and then. Null: none. Must outlive the filler.
+    // Gives room to layers that have some reserved there, when the disk is full, and is told what
+    // was written. Null: none. Must outlive the filler.
     SpaceReserve* reserve = nullptr;
   };
   // Called on a thread of the filler, once, when the layer has become complete and is persisted;

@@ -27,7 +27,8 @@ class FuseMount {
         kept_name_("fuse-" + name),
         store_(options.fds != nullptr && options.fds->available() ? options.fds : nullptr),
         has_xattrs_(has_xattrs),
-        tree_(filler, std::move(counts), has_xattrs) {}
+        tree_(filler, std::move(counts),
+              {.has_xattrs = has_xattrs, .has_state_files = options.state_files}) {}
   FuseMount(const FuseMount&) = delete;
   FuseMount& operator=(const FuseMount&) = delete;
 
@@ -141,6 +142,7 @@ class FuseMount {
                                .threads = options_.threads,
                                .read_ahead_bytes = options_.read_ahead_bytes,
                                .posix_acl = has_xattrs_,
+                               .asks_to_open = options_.state_files,
                                .knows = FuseTree::Knows},
                               std::move(connection), FuseTree::Operations(), &tree_);
   }

@@ -26,6 +26,9 @@ struct FuseOptions {
   // Where the mounts' devices are kept for a successor; must outlive the presenter. Null, or not
   // available: the mounts end with this process.
   FdStore* fds = nullptr;
+  // Layers have a file that tells their state (layer_state_file.h). In mounts that a predecessor
+  // left without, it may show what was there when it was read first.
+  bool state_files = false;
 };
 
 struct FuseCounters {

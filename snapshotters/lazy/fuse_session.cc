@@ -63,7 +63,7 @@ void SetReadAhead(dev_t device, uint64_t bytes) {
 }  // namespace
 
 void FuseSession::Negotiate(fuse_conn_info& connection) {
-  no_open_ = (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
+  no_open_ = !asks_to_open_ && (connection.capable & FUSE_CAP_NO_OPEN_SUPPORT) != 0;
   no_opendir_ = (connection.capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
   unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
                   FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_SPLICE_WRITE |

@@ -36,7 +36,8 @@ class FuseSession {
     std::string mountpoint;  // of the connection
     int threads = 2;
     uint64_t read_ahead_bytes = uint64_t{1} << 20;
-    bool posix_acl = false;  // the kernel asks for ACLs and enforces them
+    bool posix_acl = false;     // the kernel asks for ACLs and enforces them
+    bool asks_to_open = false;  // for each file: not all are opened alike
     // Of a resumed connection, until Settle: what is asked about nodes of which this says false is
     // answered later.
     KnowsCallback knows = nullptr;
@@ -79,6 +80,7 @@ class FuseSession {
         mount_device_(connection.mount_device()),
         mount_(options.mountpoint),
         posix_acl_(options.posix_acl),
+        asks_to_open_(options.asks_to_open),
         is_resumed_(connection.is_resumed()),
         settled_(!is_resumed_) {}
   static FuseSession& Of(fuse_req_t request) {
@@ -103,6 +105,7 @@ class FuseSession {
   UniqueFd top_;  // of the mount, whatever becomes of its path
   std::atomic<int> working_{0};
   const bool posix_acl_;
+  const bool asks_to_open_;
   const bool is_resumed_;
   bool agreed_ = false;  // set before there are threads
   std::atomic<bool> ending_{false};

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "snapshotters/lazy/layer_number.h"
+#include "snapshotters/lazy/layer_state_file.h"
 
 namespace strata {
 namespace {
@@ -23,6 +24,8 @@ constexpr unsigned kLayerShift = 40;
 constexpr uint64_t kNidMask = (uint64_t{1} << kLayerShift) - 1;
 // Nothing ever changes. libfuse and the kernel take this to be the largest that they can keep.
 constexpr double kForever = 1e12;
+constexpr mode_t kStateFolderMode = S_IFDIR | 0500;
+constexpr mode_t kStateFileMode = S_IFREG | 0400;
 
 void Count(std::atomic<uint64_t>& counter) {
   counter.fetch_add(1, std::memory_order_relaxed);
@@ -121,7 +124,31 @@ bool FuseTree::Knows(void* self, fuse_ino_t node, std::string_view name) {
   return static_cast<FuseTree*>(self)->layers_.Find(number) != nullptr;
 }
 
+std::optional<uint64_t> FuseTree::FindState(const Node& directory, std::string_view name) const {
+  if (!has_state_files_) {
+    return std::nullopt;
+  }
+  if (directory.nid == directory.tree().root() && name == kStateFolderName) {
+    return kStateFolder;
+  }
+  if (directory.nid == kStateFolder && name == StateFileName(directory.layer->image().source())) {
+    return kStateFile;
+  }
+  return std::nullopt;
+}
+
 Status FuseTree::FillStat(const Node& node, struct stat& attributes) {
+  if (IsOfState(node)) {
+    const bool is_folder = node.nid == kStateFolder;
+    attributes.st_ino = IdOf(node);
+    attributes.st_mode = is_folder ? kStateFolderMode : kStateFileMode;
+    attributes.st_nlink = is_folder ? 2 : 1;
+    attributes.st_blksize = kErofsBlockBytes;
+    if (!is_folder) {
+      attributes.st_size = static_cast<off_t>(StateFileText(*node.layer->filled()).size());
+    }
+    return OkStatus();
+  }
   STRATA_ASSIGN_OR_RETURN(const ErofsStat stat, node.tree().Stat(node.nid));
   attributes.st_ino = IdOf(node);
   attributes.st_mode = stat.mode;
@@ -144,7 +171,7 @@ Status FuseTree::FillStat(const Node& node, struct stat& attributes) {
 Status FuseTree::FillEntry(const Node& node, fuse_entry_param& entry) {
   STRATA_RETURN_IF_ERROR(FillStat(node, entry.attr));
   entry.ino = entry.attr.st_ino;
-  entry.attr_timeout = kForever;
+  entry.attr_timeout = node.nid == kStateFile ? 0 : kForever;
   entry.entry_timeout = kForever;
   return OkStatus();
 }
@@ -187,7 +214,14 @@ void FuseTree::Lookup(fuse_req_t request, fuse_ino_t parent, const char* name) {
     (void)::fuse_reply_err(request, ENAMETOOLONG);
     return;
   }
-  const auto found = directory.tree().Lookup(directory.nid, name);
+  if (const std::optional<uint64_t> state = FindState(directory, name)) {
+    directory.layer->CountLookup();
+    ReplyEntry(request, {directory.layer, *state});
+    return;
+  }
+  const auto found = directory.nid == kStateFolder
+                         ? StatusOr<std::optional<ErofsDirectoryEntry>>(std::nullopt)
+                         : directory.tree().Lookup(directory.nid, name);
   if (!found.ok()) {
     Fail(request);
   } else if (!found->has_value()) {
@@ -209,14 +243,16 @@ void FuseTree::Forget(fuse_ino_t node, uint64_t lookups) {
 void FuseTree::GetAttr(fuse_req_t request, fuse_ino_t id) {
   Count(counts_->getattrs);
   struct stat attributes = TopAttributes();
+  double timeout = kForever;
   if (id != FUSE_ROOT_ID) {
     const Node node = Find(id);
+    timeout = node.nid == kStateFile ? 0 : kForever;
     if (node.layer == nullptr || !FillStat(node, attributes).ok()) {
       Fail(request);
       return;
     }
   }
-  (void)::fuse_reply_attr(request, &attributes, kForever);
+  (void)::fuse_reply_attr(request, &attributes, timeout);
 }
 
 void FuseTree::ReadLink(fuse_req_t request, fuse_ino_t id) {
@@ -236,6 +272,26 @@ void FuseTree::ReadLink(fuse_req_t request, fuse_ino_t id) {
   (void)::fuse_reply_buf(request, copy.data(), copy.size());
 }
 
+void FuseTree::Open(fuse_req_t request, fuse_ino_t id, fuse_file_info* file) {
+  // Nothing of a file that changes is kept.
+  const bool changes = Find(id).nid == kStateFile;
+  file->direct_io = changes ? 1 : 0;
+  file->keep_cache = changes ? 0 : 1;
+  (void)(FuseSession::NeedsNoOpen(request) ? ::fuse_reply_err(request, ENOSYS)
+                                           : ::fuse_reply_open(request, file));
+}
+
+Status FuseTree::ListStateFolder(const Node& folder, uint64_t cursor,
+                                 const ErofsReader::DirectoryVisitor& visit) {
+  const std::string file = StateFileName(folder.layer->image().source());
+  const std::array<ErofsDirectoryEntry, 3> entries = {{{.name = ".", .nid = kStateFolder},
+                                                       {.name = "..", .nid = folder.tree().root()},
+                                                       {.name = file, .nid = kStateFile}}};
+  for (uint64_t i = cursor; i < entries.size() && visit(entries[i], i + 1); ++i) {
+  }
+  return OkStatus();
+}
+
 void FuseTree::ReadDirPlus(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset) {
   Count(counts_->readdirs);
   if (id == FUSE_ROOT_ID) {
@@ -248,9 +304,12 @@ void FuseTree::ReadDirPlus(fuse_req_t request, fuse_ino_t id, size_t size, off_t
     return;
   }
   Listing listing(request, node, size);
-  const Status status = node.tree().ReadDir(
-      node.nid, static_cast<uint64_t>(offset),
-      [&](const ErofsDirectoryEntry& entry, uint64_t next) { return listing.Add(entry, next); });
+  const auto begin = static_cast<uint64_t>(offset);
+  const auto add = [&](const ErofsDirectoryEntry& entry, uint64_t next) {
+    return listing.Add(entry, next);
+  };
+  const Status status = node.nid == kStateFolder ? ListStateFolder(node, begin, add)
+                                                 : node.tree().ReadDir(node.nid, begin, add);
   // What comes before a part that makes no sense is shown; the next call finds it at once.
   const bool failed = !status.ok() && listing.bytes().empty();
   if (failed) {
@@ -265,6 +324,13 @@ void FuseTree::Read(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset
   const Node node = Find(id);
   if (node.layer == nullptr || offset < 0) {
     Fail(request);
+    return;
+  }
+  if (node.nid == kStateFile) {
+    const std::string text = StateFileText(*node.layer->filled());
+    const std::string_view rest =
+        std::string_view(text).substr(std::min<size_t>(text.size(), static_cast<size_t>(offset)));
+    (void)::fuse_reply_buf(request, rest.data(), std::min(rest.size(), size));
     return;
   }
   const StatusOr<ErofsStat> stat = node.tree().Stat(node.nid);
@@ -288,11 +354,11 @@ void FuseTree::GetXattr(fuse_req_t request, fuse_ino_t id, std::string_view name
     (void)::fuse_reply_err(request, ENOSYS);
     return;
   }
-  if (id == FUSE_ROOT_ID) {
+  const Node node = Find(id);
+  if (id == FUSE_ROOT_ID || (node.layer != nullptr && IsOfState(node))) {
     (void)::fuse_reply_err(request, ENODATA);
     return;
   }
-  const Node node = Find(id);
   if (node.layer == nullptr) {
     Fail(request);
     return;
@@ -323,7 +389,9 @@ void FuseTree::ListXattr(fuse_req_t request, fuse_ino_t id, size_t size) {
         names.append(prefix).append(rest).push_back('\0');
       }
     };
-    if (node.layer == nullptr || !node.tree().ListXattr(node.nid, add).ok()) {
+    const bool listed =
+        node.layer != nullptr && (IsOfState(node) || node.tree().ListXattr(node.nid, add).ok());
+    if (!listed) {
       Fail(request);
       return;
     }
@@ -370,10 +438,8 @@ fuse_lowlevel_ops FuseTree::Operations() {
   operations.readlink = [](fuse_req_t request, fuse_ino_t node) {
     Of(request).ReadLink(request, node);
   };
-  operations.open = [](fuse_req_t request, fuse_ino_t /*node*/, fuse_file_info* file) {
-    file->keep_cache = 1;
-    (void)(FuseSession::NeedsNoOpen(request) ? ::fuse_reply_err(request, ENOSYS)
-                                             : ::fuse_reply_open(request, file));
+  operations.open = [](fuse_req_t request, fuse_ino_t node, fuse_file_info* file) {
+    Of(request).Open(request, node, file);
   };
   operations.opendir = [](fuse_req_t request, fuse_ino_t /*node*/, fuse_file_info* file) {
     file->keep_cache = 1;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 
 #include "snapshotters/base/status.h"
@@ -22,12 +23,19 @@ class FuseTree {
   // Numbers of layers that a node id has room for: 1 to this.
   static constexpr uint64_t kMaxLayer = (uint64_t{1} << 24) - 1;
 
-  // `filler` must outlive this. Without `has_xattrs` every question about them gets ENOSYS, after
-  // which the kernel asks no more.
-  FuseTree(Filler& filler, std::shared_ptr<FuseCounts> counts, bool has_xattrs)
+  struct Options {
+    // Without, every question about them gets ENOSYS, after which the kernel asks no more.
+    bool has_xattrs = false;
+    // Each layer has one (layer_state_file.h), whatever its image has by that name.
+    bool has_state_files = false;
+  };
+
+  // `filler` must outlive this.
+  FuseTree(Filler& filler, std::shared_ptr<FuseCounts> counts, const Options& options)
       : filler_(filler),
         counts_(std::move(counts)),
-        has_xattrs_(has_xattrs),
+        has_xattrs_(options.has_xattrs),
+        has_state_files_(options.has_state_files),
         reads_(std::make_shared<FuseReads>(counts_)) {}
 
   // For a session whose user is a FuseTree.
@@ -50,6 +58,9 @@ class FuseTree {
     [[nodiscard]] const ErofsReader& tree() const { return layer->image().tree(); }
   };
   class Listing;
+  // What is not in the image, of a layer with a state file; numbers that no image has.
+  static constexpr uint64_t kStateFolder = (uint64_t{1} << 40) - 1;
+  static constexpr uint64_t kStateFile = kStateFolder - 1;
 
   [[nodiscard]] static FuseTree& Of(fuse_req_t request) {
     return *static_cast<FuseTree*>(FuseSession::UserOf(request));
@@ -61,12 +72,20 @@ class FuseTree {
   static Status FillStat(const Node& node, struct stat& attributes);
   static Status FillEntry(const Node& node, fuse_entry_param& entry);
   void ReplyEntry(fuse_req_t request, const Node& node);
+  // As ErofsReader::ReadDir.
+  static Status ListStateFolder(const Node& folder, uint64_t cursor,
+                                const ErofsReader::DirectoryVisitor& visit);
+  [[nodiscard]] static bool IsOfState(const Node& node) { return node.nid >= kStateFile; }
+  // What `name` in the directory is, of what is not in the image.
+  [[nodiscard]] std::optional<uint64_t> FindState(const Node& directory,
+                                                  std::string_view name) const;
 
   void Lookup(fuse_req_t request, fuse_ino_t parent, const char* name);
   void LookupLayer(fuse_req_t request, std::string_view name);
   void Forget(fuse_ino_t node, uint64_t lookups);
   void GetAttr(fuse_req_t request, fuse_ino_t id);
   void ReadLink(fuse_req_t request, fuse_ino_t id);
+  void Open(fuse_req_t request, fuse_ino_t id, fuse_file_info* file);
   void ReadDirPlus(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset);
   void Read(fuse_req_t request, fuse_ino_t id, size_t size, off_t offset);
   void GetXattr(fuse_req_t request, fuse_ino_t id, std::string_view name, size_t size);
@@ -76,6 +95,7 @@ class FuseTree {
   Filler& filler_;
   const std::shared_ptr<FuseCounts> counts_;
   const bool has_xattrs_;
+  const bool has_state_files_;
   FuseLayers layers_;
   const std::shared_ptr<FuseReads> reads_;
 };

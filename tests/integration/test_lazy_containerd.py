@@ -9,6 +9,7 @@ mmdebstrap.
 import contextlib
 import errno
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -322,6 +323,26 @@ def test_background_fetch_completes_an_image(make_node, busybox):
                 if "digest" in entry:
                     assert exact_tree.file_digest(target / path) == entry["digest"], path
         assert node.shell(reference, "cat /srv/strata/kept") == "kept\n"
+
+
+def test_a_container_sees_what_is_fetched_of_its_layers(program, busybox):
+    """As from stargz-snapshotter, whose users have scripts for it."""
+    with new_node(program, "fuse", {**CONFIG, "state_files": True}) as node:
+        reference = node.serve(busybox)
+        node.rpull(reference)
+        script = ("ls /.stargz-snapshotter; cat /.stargz-snapshotter/*; "
+                  "find / -xdev -type f -exec cat {} + >/dev/null; cat /.stargz-snapshotter/*")
+        lines = node.shell(reference, script).splitlines()
+        layers = {layer["digest"]: layer["size"] for layer in busybox.lazy.layers}
+        count = len(layers)
+        assert sorted(lines[:count]) == sorted(f"{digest}.json" for digest in layers)
+        before, after = ({state["digest"]: state for state in map(json.loads, part)}
+                         for part in (lines[count:2 * count], lines[2 * count:]))
+        for digest, size in layers.items():
+            assert before[digest]["size"] == size
+            assert 0 <= before[digest]["fetchedSize"] <= after[digest]["fetchedSize"] <= size
+            assert "error" not in after[digest]
+        assert before != after
 
 
 def test_container_on_a_layer_that_is_wrong(make_node, busybox):

@@ -71,6 +71,7 @@ std::vector<SettingCase> SettingCases() {
        [](const C& c) { return c.layers.resolve_timeout == seconds(7); }},
       {"ErofsWhenComplete", "erofs_when_complete = false",
        [](const C& c) { return !c.layers.erofs_when_complete; }},
+      {"StateFiles", "state_files = true", [](const C& c) { return c.state_files; }},
       {"ReserveSpace", "reserve_space = false", [](const C& c) { return !c.reserve_space; }},
       {"Budget", "budget_bytes = 1000", [](const C& c) { return c.layers.budget_bytes == 1000; }},
       {"ReadPatience", "read_patience_sec = 0",

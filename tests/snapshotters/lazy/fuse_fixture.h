@@ -120,8 +120,8 @@ class FuseMountFixture : public ::testing::Test {
   }
 
   void StartPresenter() {
-    STRATA_ASSERT_OK_AND_ASSIGN(presenter_,
-                                FusePresenter::Start({.directory = dir_.Join("fuse")}, filler_));
+    options_.directory = dir_.Join("fuse");
+    STRATA_ASSERT_OK_AND_ASSIGN(presenter_, FusePresenter::Start(options_, filler_));
   }
 
   std::shared_ptr<FillLayer> Make(const std::vector<PatternEntry>& entries) {
@@ -143,6 +143,7 @@ class FuseMountFixture : public ::testing::Test {
   }
 
   TempDir dir_;
+  FuseOptions options_;
   PatternFiller filler_;
   std::unique_ptr<FusePresenter> presenter_;
   uint64_t next_number_ = 7;
