@@ -5,6 +5,8 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include <atomic>
+
 #include "snapshotters/lazy/layer_mounts.h"
 #include "snapshotters/lazy/layer_shelf.h"
 #include "tests/snapshotters/lazy/layer_store_fixture.h"
@@ -240,8 +242,8 @@ TEST_F(LayerPresentersTest, MountsThatEndWithThePresenterLeaveNoEmptyFolder) {
 TEST_F(LayerPresentersTest, ALayerIsUnmountedBeforeItIsGivenUp) {
   Start();
   GetNumber(Add("file"));
-  bool shown = true;
-  bool on_disk = false;
+  std::atomic<bool> shown{true};
+  std::atomic<bool> on_disk{false};
   filled_->look = [&](uint64_t /*number*/) {
     shown = Exists(Path("l/1"));
     on_disk = OnDisk(1);
