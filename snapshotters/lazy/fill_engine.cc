@@ -241,6 +241,7 @@ void FillEngine::Decode(const std::shared_ptr<SpanFill>& fill, DecodeScratch& sc
                              span.decoded_bytes, most, scratch.buffer);
   const std::span<const uint8_t> decoded = scratch.buffer.bytes();
   if (result.verified.ok()) {
+    fill->write_began = steady_clock::now();
     result = StoreSpan(fill->layer->image(), fill->index, decoded, options_.reserve);
   }
   Count(counters_.image_bytes, result.written_bytes);
@@ -278,7 +279,7 @@ FillWaiters FillEngine::Settle(const std::shared_ptr<SpanFill>& fill, const Stor
   }
   if (result.written.ok()) {
     Count(counters_.spans);
-    return schedule_.Filled(*fill);
+    return schedule_.Filled(*fill, steady_clock::now());
   }
   const bool held = IsDiskFull(result.written);
   if (held) {

@@ -32,7 +32,7 @@ struct FillProgress {
   std::chrono::steady_clock::time_point pause_until;
   std::chrono::milliseconds pause{0};
   std::set<uint32_t> given_up;  // spans whose bytes did not hold: walks leave them out
-  bool disk_full = false;
+  std::chrono::steady_clock::time_point last_written;
   bool known = false;  // to the schedule
 };
 

@@ -17,6 +17,8 @@ constexpr milliseconds kMostRest{10'000};
 constexpr int kLeastTries = 4;  // within the patience of a read
 constexpr milliseconds kFirstPause{1'000};
 constexpr milliseconds kMostPause{30'000};
+// What is fetched for a full disk is fetched in vain, and nobody says when it is no longer full.
+constexpr milliseconds kFullDiskPause{30'000};
 
 bool MayPass(const Status& status) {
   constexpr std::array kPassing = {StatusCode::kUnavailable, StatusCode::kDeadlineExceeded,
@@ -141,7 +143,6 @@ void FillSchedule::Nudge(FillTime now) {
     }
     layer->progress.pause = milliseconds(0);
     layer->progress.pause_until = {};
-    layer->progress.disk_full = false;
     for (const uint32_t span : std::exchange(layer->progress.given_up, {})) {
       Rewind(*layer, span);
     }
@@ -325,12 +326,12 @@ FillWaiters FillSchedule::GiveUp(SpanFill& fill, const Status& status, bool agai
   return released;
 }
 
-FillWaiters FillSchedule::Filled(SpanFill& fill) {
+FillWaiters FillSchedule::Filled(SpanFill& fill, FillTime now) {
   share_.Release(fill.span.blob_bytes);
   FillProgress& progress = fill.layer->progress;
   progress.pause = milliseconds(0);
   progress.pause_until = {};
-  progress.disk_full = false;
+  progress.last_written = now;
   progress.given_up.erase(fill.index);
   FillWaiters released;
   for (const auto& waiter : fill.waiters) {
@@ -407,7 +408,10 @@ FillWaiters FillSchedule::NotWritten(const std::shared_ptr<SpanFill>& fill, cons
                                      bool held, FillTime now) {
   share_.Release(fill->span.blob_bytes);
   const Status described = fill->layer->Describe(status, fill->index);
-  fill->layer->progress.disk_full = true;
+  // Unless another one was written meanwhile: then there is room, and it may be the last to say so.
+  if (FillProgress& progress = fill->layer->progress; progress.last_written < fill->write_began) {
+    progress.pause_until = now + kFullDiskPause;
+  }
   const auto stays = [](const auto& waiter) { return !waiter->done && waiter->range.on_disk; };
   const bool needs_disk = std::any_of(fill->waiters.begin(), fill->waiters.end(), stays);
   const bool again = held && needs_disk && options_.patience.count() > 0;
@@ -484,7 +488,7 @@ FillTime FillSchedule::NextTime() const {
   }
   for (const Walks* walks : {&prefetches_, &backgrounds_}) {
     for (const auto& layer : *walks) {
-      if (!layer->progress.disk_full && layer->progress.pause_until != FillTime()) {
+      if (layer->progress.pause_until != FillTime()) {
         next = std::min(next, layer->progress.pause_until);
       }
     }

@@ -61,6 +61,7 @@ struct SpanFill {
   // While it rests.
   std::multimap<FillTime, std::shared_ptr<SpanFill>>::iterator rest;
   bool for_disk = false;  // it rests because the disk was full
+  FillTime write_began;   // of who decodes it
   FillWaiters waiters;
   int attempts = 0;                  // that failed for reasons that may pass
   bool spoiled = false;              // its bytes did not hold, once
@@ -99,7 +100,7 @@ class FillSchedule {
 
   // Each ends a span that is under way, one way or the other; they return those who need wait no
   // longer.
-  FillWaiters Filled(SpanFill& fill);
+  FillWaiters Filled(SpanFill& fill, FillTime now);
   // The blob could not be had. Tried again while somebody waits and it may help.
   FillWaiters FetchFailed(const std::shared_ptr<SpanFill>& fill, const Status& status,
                           FillTime now);
@@ -134,7 +135,7 @@ class FillSchedule {
     return fill_class == FillClass::kPrefetch ? layer.progress.prefetch : layer.progress.background;
   }
   static bool IsHeldUp(const LayerFill& layer, FillTime now) {
-    return layer.progress.disk_full || layer.progress.pause_until > now;
+    return layer.progress.pause_until > now;
   }
 
   void Enqueue(const std::shared_ptr<SpanFill>& fill);

@@ -267,5 +267,29 @@ TEST_F(FillScheduleTest, RestsLongerEachTimeUpToAFewSeconds) {
   EXPECT_LE(longest, std::chrono::seconds(10));
 }
 
+TEST_F(FillScheduleTest, TheBackgroundComesBackToAFullDisk) {
+  schedule_.Walk(fill_, FillClass::kBackground, 2);
+  const FillRequest request = *Next();
+  request.fills.at(0)->write_began = now_;
+  EXPECT_TRUE(FindTheDiskFull(request).empty());
+  EXPECT_FALSE(Next().has_value());
+  const FillTime due = schedule_.NextTime();
+  EXPECT_GE(due, now_ + std::chrono::seconds(10));
+  EXPECT_LE(due, now_ + std::chrono::minutes(1));
+  now_ = due;
+  EXPECT_TRUE(schedule_.Expire(now_).empty());
+  EXPECT_TRUE(Next().has_value());
+}
+
+TEST_F(FillScheduleTest, AFullDiskThatHasHadRoomSinceStopsNothing) {
+  schedule_.Walk(fill_, FillClass::kBackground, 2);
+  const FillRequest request = *Next();
+  request.fills.at(0)->write_began = now_;
+  now_ += std::chrono::seconds(1);
+  EXPECT_TRUE(schedule_.Filled(*request.fills.at(1), now_).empty());
+  EXPECT_TRUE(FindTheDiskFull(request).empty());
+  EXPECT_TRUE(Next().has_value());
+}
+
 }  // namespace
 }  // namespace strata
