@@ -275,27 +275,31 @@ def test_terminal_and_its_size(overlay):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
     run = overlay.begin("run", "--rm", "-it", overlay.busybox, "/bin/sh", "-c",
-                        "stty size; read answer; echo got $answer;"
-                        " until stty size | grep '20 50'; do sleep 0.1; done",
+                        "stty size; while read answer; do echo got $answer; stty size; done",
                         stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen = ""
 
-    def read_until(text):
+    def read_until(text, times=1):
         nonlocal seen
-        while text not in seen:
+        while seen.count(text) < times:
             try:
                 seen += os.read(ours, 4096).decode()
             except OSError as error:
                 raise AssertionError(f"ended without {text!r}: {seen!r}") from error
 
+    def is_resized():
+        os.write(ours, b"yes\n")
+        read_until("got yes", seen.count("got yes") + 1)
+        return "20 50" in seen
+
     with run:
         read_until("33 77")
         fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 50, 0, 0))
         run.send_signal(signal.SIGWINCH)
-        os.write(ours, b"yes\n")
-        read_until("got yes")
-        read_until("20 50")
+        # The signal comes by two processes.
+        process.wait_until("the new size is there", is_resized, lambda: seen)
+        os.write(ours, b"\x04")
         assert run.wait(process.LIMIT_SECONDS) == 0
     os.close(ours)
 
