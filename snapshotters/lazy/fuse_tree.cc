@@ -24,8 +24,19 @@ constexpr unsigned kLayerShift = 40;
 constexpr uint64_t kNidMask = (uint64_t{1} << kLayerShift) - 1;
 // Nothing ever changes. libfuse and the kernel take this to be the largest that they can keep.
 constexpr double kForever = 1e12;
+// What is not in the image, of a layer with a state file; numbers that no image has.
+constexpr uint64_t kStateFolder = kNidMask;
+constexpr uint64_t kStateFile = kStateFolder - 1;
 constexpr mode_t kStateFolderMode = S_IFDIR | 0500;
 constexpr mode_t kStateFileMode = S_IFREG | 0400;
+
+bool IsOfState(uint64_t nid) {
+  return nid >= kStateFile;
+}
+
+double AttributesHold(uint64_t nid) {
+  return nid == kStateFile ? 0 : kForever;
+}
 
 void Count(std::atomic<uint64_t>& counter) {
   counter.fetch_add(1, std::memory_order_relaxed);
@@ -138,7 +149,7 @@ std::optional<uint64_t> FuseTree::FindState(const Node& directory, std::string_v
 }
 
 Status FuseTree::FillStat(const Node& node, struct stat& attributes) {
-  if (IsOfState(node)) {
+  if (IsOfState(node.nid)) {
     const bool is_folder = node.nid == kStateFolder;
     attributes.st_ino = IdOf(node);
     attributes.st_mode = is_folder ? kStateFolderMode : kStateFileMode;
@@ -171,7 +182,7 @@ Status FuseTree::FillStat(const Node& node, struct stat& attributes) {
 Status FuseTree::FillEntry(const Node& node, fuse_entry_param& entry) {
   STRATA_RETURN_IF_ERROR(FillStat(node, entry.attr));
   entry.ino = entry.attr.st_ino;
-  entry.attr_timeout = node.nid == kStateFile ? 0 : kForever;
+  entry.attr_timeout = AttributesHold(node.nid);
   entry.entry_timeout = kForever;
   return OkStatus();
 }
@@ -246,7 +257,7 @@ void FuseTree::GetAttr(fuse_req_t request, fuse_ino_t id) {
   double timeout = kForever;
   if (id != FUSE_ROOT_ID) {
     const Node node = Find(id);
-    timeout = node.nid == kStateFile ? 0 : kForever;
+    timeout = AttributesHold(node.nid);
     if (node.layer == nullptr || !FillStat(node, attributes).ok()) {
       Fail(request);
       return;
@@ -355,7 +366,7 @@ void FuseTree::GetXattr(fuse_req_t request, fuse_ino_t id, std::string_view name
     return;
   }
   const Node node = Find(id);
-  if (id == FUSE_ROOT_ID || (node.layer != nullptr && IsOfState(node))) {
+  if (id == FUSE_ROOT_ID || (node.layer != nullptr && IsOfState(node.nid))) {
     (void)::fuse_reply_err(request, ENODATA);
     return;
   }
@@ -390,7 +401,7 @@ void FuseTree::ListXattr(fuse_req_t request, fuse_ino_t id, size_t size) {
       }
     };
     const bool listed =
-        node.layer != nullptr && (IsOfState(node) || node.tree().ListXattr(node.nid, add).ok());
+        node.layer != nullptr && (IsOfState(node.nid) || node.tree().ListXattr(node.nid, add).ok());
     if (!listed) {
       Fail(request);
       return;

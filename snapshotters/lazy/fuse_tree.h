@@ -58,9 +58,6 @@ class FuseTree {
     [[nodiscard]] const ErofsReader& tree() const { return layer->image().tree(); }
   };
   class Listing;
-  // What is not in the image, of a layer with a state file; numbers that no image has.
-  static constexpr uint64_t kStateFolder = (uint64_t{1} << 40) - 1;
-  static constexpr uint64_t kStateFile = kStateFolder - 1;
 
   [[nodiscard]] static FuseTree& Of(fuse_req_t request) {
     return *static_cast<FuseTree*>(FuseSession::UserOf(request));
@@ -75,7 +72,6 @@ class FuseTree {
   // As ErofsReader::ReadDir.
   static Status ListStateFolder(const Node& folder, uint64_t cursor,
                                 const ErofsReader::DirectoryVisitor& visit);
-  [[nodiscard]] static bool IsOfState(const Node& node) { return node.nid >= kStateFile; }
   // What `name` in the directory is, of what is not in the image.
   [[nodiscard]] std::optional<uint64_t> FindState(const Node& directory,
                                                   std::string_view name) const;
