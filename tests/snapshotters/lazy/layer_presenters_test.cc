@@ -268,9 +268,9 @@ TEST_F(LayerPresentersTest, ALayerThatIsStillReadLingers) {
   EXPECT_THAT(store_->List()[0].detail, HasSubstr("still read"));
   filled_->SetInUse(1, false);
   store_->Reclaim(/*all=*/false);
-  EXPECT_TRUE(Eventually([&] { return !OnDisk(1); }));
+  EXPECT_TRUE(Eventually([&] { return store_->List().empty(); }));  // once all else has been done
+  EXPECT_FALSE(OnDisk(1));
   EXPECT_THAT(filler_.forgotten(), ElementsAre(1));
-  EXPECT_THAT(store_->List(), IsEmpty());
 }
 
 TEST_F(LayerPresentersTest, ALingeringLayerIsTriedAgainByItself) {
