@@ -158,6 +158,21 @@ Status WriteAll(int fd, std::string_view bytes, std::string_view what) {
   return OkStatus();
 }
 
+Status WriteAllAt(int fd, std::string_view bytes, uint64_t offset, std::string_view what) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (count < 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      return ErrnoStatus(errno, "write '" + std::string(what) + "'");
+    }
+    bytes.remove_prefix(static_cast<size_t>(count));
+    offset += static_cast<uint64_t>(count);
+  }
+  return OkStatus();
+}
+
 Status WriteFileAtomicAt(int dirfd, const std::string& name, std::string_view content,
                          mode_t mode) {
   const std::string temporary = name + ".new";

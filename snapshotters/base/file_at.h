@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -48,5 +49,7 @@ Status MakePath(const std::string& path, mode_t mode);
 
 // Writes all of `bytes`, over short writes and EINTR.
 Status WriteAll(int fd, std::string_view bytes, std::string_view what);
+// The same at a place of a file, whose own position stays.
+Status WriteAllAt(int fd, std::string_view bytes, uint64_t offset, std::string_view what);
 
 }  // namespace strata

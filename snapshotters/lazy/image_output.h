@@ -3,13 +3,11 @@
 // ImageOutput: an image's bytes to its file, in order and in large pieces. One thread at a time.
 #pragma once
 
-#include <unistd.h>
-
-#include <cerrno>
 #include <cstdint>
 #include <string>
 #include <string_view>
 
+#include "snapshotters/base/file_at.h"
 #include "snapshotters/base/status.h"
 
 namespace strata {
@@ -35,18 +33,7 @@ class ImageOutput {
     return OkStatus();
   }
   [[nodiscard]] Status WriteAt(std::string_view bytes, uint64_t offset) const {
-    while (!bytes.empty()) {
-      const ssize_t count = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-      if (count < 0 && errno == EINTR) {
-        continue;
-      }
-      if (count <= 0) {
-        return ErrnoStatus(count < 0 ? errno : EIO, "write image");
-      }
-      bytes.remove_prefix(static_cast<size_t>(count));
-      offset += static_cast<uint64_t>(count);
-    }
-    return OkStatus();
+    return WriteAllAt(fd_, bytes, offset, "image");
   }
 
  private:
