@@ -15,6 +15,7 @@
 #include "snapshotters/core/lmdb_check.h"
 #include "snapshotters/core/lmdb_txn.h"
 #include "snapshotters/core/record_codec.h"
+#include "snapshotters/core/redo_area.h"
 
 namespace strata {
 namespace {
@@ -27,6 +28,9 @@ constexpr size_t kMaxGroup = 256;
 // Numbers that one durable write sets aside for NextId. A crash loses what is left of them.
 constexpr SnapshotId kReservedIds = 256;
 
+// Without a redo area.
+constexpr uint32_t kFirstFormat = 1;
+
 constexpr std::string_view kFormatKey = "format";
 constexpr std::string_view kKindKey = "kind";
 constexpr std::string_view kUuidKey = "uuid";
@@ -38,9 +42,9 @@ class LmdbMetaStore final : public MetaStore {
   ~LmdbMetaStore() override;
 
   Status OpenTable();
-  // Makes or checks what the "m" table says; loads the id counter.
+  // Makes or checks what the "m" table says; does again what a power cut has undone; loads the id
+  // counter.
   Status Load(const LmdbOptions& options);
-  Status Check(MDB_txn* txn, std::string_view format, const LmdbOptions& options);
 
   Status Mutate(const Mutation& mutation) override;
   StatusOr<std::optional<SnapshotRecord>> Find(std::string_view name) override;
@@ -78,20 +82,34 @@ class LmdbMetaStore final : public MetaStore {
     MDB_txn* txn_;
   };
 
+  Status Check(MDB_txn* txn, std::string_view format, const LmdbOptions& options) const;
+  Status Redo();
+  Status LoadNextId();
   Status Apply(const Change& change);
   [[nodiscard]] Status ExplainFull(const Status& status) const;
   void KeepReserve();
   void Commit(const std::vector<Waiter*>& group);
   StatusOr<bool> CommitGroup(const std::vector<Waiter*>& group, bool apart);
   // `changed`: it has begun to change something.
-  Status Run(MDB_txn* txn, Waiter& waiter, bool& changed) const;
+  Status Run(MDB_txn* txn, Waiter& waiter, lmdb::RedoRecord& redo, bool& changed) const;
+  Status CommitDurably(lmdb::Txn txn, const lmdb::RedoRecord& redo);
+  Status CommitAtOnce(lmdb::Txn txn);
+  Status SetRelaxed(bool relaxed);
+  [[nodiscard]] bool UpgradeIsDue() const;
+  Status Upgrade(lmdb::Txn txn);
   Status SetNextId(SnapshotId next);
 
   MDB_env* const env_;
   const LmdbUse use_;
   MDB_dbi dbi_ = 0;
-  off_t reserved_end_bytes_ = 0;  // of whoever commits
-  SnapshotId first_new_id_ = 1;   // set by Load, before anybody else sees this
+  SnapshotId first_new_id_ = 1;  // set by Load, before anybody else sees this
+
+  // Of whoever commits.
+  off_t reserved_end_bytes_ = 0;
+  std::optional<lmdb::RedoArea> redo_;
+  bool relaxed_ = false;         // the page that makes a transaction current is not synced
+  bool upgrade_failed_ = false;  // not tried again: this run does without
+  Status broken_;                // why nothing is taken any more
 
   Mutex queue_mutex_;
   std::deque<Waiter*> queue_ ABSL_GUARDED_BY(queue_mutex_);
@@ -145,6 +163,10 @@ LmdbMetaStore::~LmdbMetaStore() {
     // Only keeps numbers short: without it those that were set aside are never used.
     (void)SetNextId(next);
   }
+  if (redo_.has_value()) {
+    // Only saves the next start from doing the last transaction again.
+    (void)::mdb_env_sync(env_, 1);
+  }
   {
     const MutexLock lock(readers_mutex_);
     for (MDB_txn* txn : idle_readers_) {
@@ -165,13 +187,23 @@ Status LmdbMetaStore::OpenTable() {
 
 // An existing database is only read: a start that is refused later on must not have changed it.
 Status LmdbMetaStore::Load(const LmdbOptions& options) {
+  bool exists = false;
   {
     STRATA_ASSIGN_OR_RETURN(const Reader reader, Reader::Acquire(*this));
     STRATA_ASSIGN_OR_RETURN(const auto format,
                             lmdb::Get(reader.get(), dbi_, lmdb::MetaKey(kFormatKey)));
     if (format.has_value()) {
-      return Check(reader.get(), *format, options);
+      STRATA_RETURN_IF_ERROR(Check(reader.get(), *format, options));
+      STRATA_ASSIGN_OR_RETURN(redo_, lmdb::RedoArea::Find(reader.get(), dbi_));
+      if (*format == std::to_string(kMetaStoreFormat) && !redo_.has_value()) {
+        return MakeStatus(StatusCode::kDataLoss, "its redo area is missing");
+      }
+      exists = true;
     }
+  }
+  if (exists) {
+    STRATA_RETURN_IF_ERROR(Redo());
+    return LoadNextId();
   }
   if (!options.create) {
     return MakeStatus(StatusCode::kDataLoss, "it is empty, but its root has been in use");
@@ -180,14 +212,15 @@ Status LmdbMetaStore::Load(const LmdbOptions& options) {
     const auto put = [&](std::string_view key, std::string_view value) {
       return txn.PutEntry(lmdb::MetaKey(key), value);
     };
-    STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kMetaStoreFormat)));
+    STRATA_RETURN_IF_ERROR(put(kFormatKey, std::to_string(kFirstFormat)));
     STRATA_RETURN_IF_ERROR(put(kKindKey, options.kind));
     STRATA_RETURN_IF_ERROR(put(kUuidKey, options.uuid));
     return put(kNextIdKey, lmdb::EncodeId(1));
   });
 }
 
-Status LmdbMetaStore::Check(MDB_txn* txn, std::string_view format, const LmdbOptions& options) {
+Status LmdbMetaStore::Check(MDB_txn* txn, std::string_view format,
+                            const LmdbOptions& options) const {
   const auto get = [&](std::string_view key) { return lmdb::Get(txn, dbi_, lmdb::MetaKey(key)); };
   const auto mismatch = [](std::string_view what, std::string_view found,
                            std::string_view expected) {
@@ -195,9 +228,10 @@ Status LmdbMetaStore::Check(MDB_txn* txn, std::string_view format, const LmdbOpt
                                                            std::string(found) + "', expected '" +
                                                            std::string(expected) + "'");
   };
-  if (format != std::to_string(kMetaStoreFormat)) {
+  if (format != std::to_string(kFirstFormat) && format != std::to_string(kMetaStoreFormat)) {
     return MakeStatus(StatusCode::kFailedPrecondition,
                       "it has format '" + std::string(format) + "', this version knows " +
+                          std::to_string(kFirstFormat) + " and " +
                           std::to_string(kMetaStoreFormat) + ": start the version that wrote it");
   }
   STRATA_ASSIGN_OR_RETURN(const auto kind, get(kKindKey));
@@ -208,7 +242,36 @@ Status LmdbMetaStore::Check(MDB_txn* txn, std::string_view format, const LmdbOpt
   if (uuid.value_or("") != options.uuid) {
     return mismatch("root", uuid.value_or(""), options.uuid);
   }
-  STRATA_ASSIGN_OR_RETURN(const auto next_id, get(kNextIdKey));
+  return OkStatus();
+}
+
+// The last transaction was durable and not current, or two were, the newer of them not answered.
+Status LmdbMetaStore::Redo() {
+  for (size_t i = 0; redo_.has_value() && i < lmdb::RedoArea::kSlots; ++i) {
+    MDB_envinfo info{};
+    if (const int code = ::mdb_env_info(env_, &info); code != 0) {
+      return lmdb::Error(code, "ask for its last transaction");
+    }
+    STRATA_ASSIGN_OR_RETURN(const auto record, redo_->Read(info.me_last_txnid + 1));
+    if (!record.has_value()) {
+      return OkStatus();
+    }
+    if (use_ == LmdbUse::kRead) {
+      return MakeStatus(StatusCode::kFailedPrecondition,
+                        "its last change is still to be redone, as after a power cut: start its "
+                        "daemon, or repair it");
+    }
+    STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, 0));
+    STRATA_RETURN_IF_ERROR(record->Apply(txn.get(), dbi_));
+    STRATA_RETURN_IF_ERROR(ExplainFull(CommitAtOnce(std::move(txn))));
+  }
+  return OkStatus();
+}
+
+Status LmdbMetaStore::LoadNextId() {
+  STRATA_ASSIGN_OR_RETURN(const Reader reader, Reader::Acquire(*this));
+  STRATA_ASSIGN_OR_RETURN(const auto next_id,
+                          lmdb::Get(reader.get(), dbi_, lmdb::MetaKey(kNextIdKey)));
   STRATA_ASSIGN_OR_RETURN(const SnapshotId next, lmdb::DecodeId(next_id.value_or("")));
   first_new_id_ = next;
   const MutexLock lock(id_mutex_);
@@ -258,7 +321,7 @@ Status LmdbMetaStore::Apply(const Change& change) {
 
 void LmdbMetaStore::Commit(const std::vector<Waiter*>& group) {
   StatusOr<bool> whole = CommitGroup(group, /*apart=*/false);
-  if (whole.ok() && !*whole) {
+  while (whole.ok() && !*whole) {
     whole = CommitGroup(group, /*apart=*/true);
   }
   if (whole.ok()) {
@@ -271,8 +334,9 @@ void LmdbMetaStore::Commit(const std::vector<Waiter*>& group) {
   }
 }
 
-Status LmdbMetaStore::Run(MDB_txn* txn, Waiter& waiter, bool& changed) const {
-  lmdb::MetaTxn view(txn, dbi_);
+Status LmdbMetaStore::Run(MDB_txn* txn, Waiter& waiter, lmdb::RedoRecord& redo,
+                          bool& changed) const {
+  lmdb::MetaTxn view(txn, dbi_, redo);
   const Status status = (*waiter.change)(view);
   changed = view.changed();
   STRATA_RETURN_IF_ERROR(status);
@@ -281,38 +345,121 @@ Status LmdbMetaStore::Run(MDB_txn* txn, Waiter& waiter, bool& changed) const {
 }
 
 // With `apart` each change has a nested transaction, which keeps a failure from its neighbours.
-// False, without: one has failed half-way, so there is no telling its part from theirs, and nothing
-// was committed. Most failures are seen before anything is written, and a nested transaction costs
-// as much as what is done in it.
+// False: nothing was committed, and it is to be called again, apart. Without `apart` one has failed
+// half-way, so there is no telling its part from theirs; or the upgrade that came with it has
+// failed, which happens once. Most failures are seen before anything is written, and a nested
+// transaction costs as much as what is done in it.
 StatusOr<bool> LmdbMetaStore::CommitGroup(const std::vector<Waiter*>& group, bool apart) {
   STRATA_FAULT_POINT("store.begin");
+  STRATA_RETURN_IF_ERROR(broken_);
   STRATA_ASSIGN_OR_RETURN(lmdb::Txn txn, lmdb::Txn::Begin(env_, nullptr, 0));
+  lmdb::RedoRecord redo;
   bool any = false;
   for (Waiter* waiter : group) {
     bool changed = false;
+    const size_t before = redo.size();
     if (apart) {
       waiter->result = [&]() -> Status {
         STRATA_ASSIGN_OR_RETURN(lmdb::Txn nested, lmdb::Txn::Begin(env_, txn.get(), 0));
-        STRATA_RETURN_IF_ERROR(Run(nested.get(), *waiter, changed));
+        STRATA_RETURN_IF_ERROR(Run(nested.get(), *waiter, redo, changed));
         return nested.Commit();
       }();
     } else {
-      waiter->result = Run(txn.get(), *waiter, changed);
+      waiter->result = Run(txn.get(), *waiter, redo, changed);
       if (!waiter->result.ok() && changed && group.size() > 1) {
         return false;
       }
+    }
+    if (!waiter->result.ok()) {
+      redo.Truncate(before);
     }
     any = any || waiter->result.ok();
   }
   if (!any) {
     return true;
   }
-  STRATA_FAULT_POINT("store.commit");
-  // Data pages, fdatasync, then the page that makes them current, written through O_DSYNC.
-  STRATA_RETURN_IF_ERROR(ExplainFull(txn.Commit()));
+  if (UpgradeIsDue()) {
+    if (const Status status = Upgrade(std::move(txn)); !status.ok()) {
+      upgrade_failed_ = true;
+      return false;
+    }
+  } else {
+    STRATA_RETURN_IF_ERROR(CommitDurably(std::move(txn), redo));
+  }
   KeepReserve();
   STRATA_KILL_POINT("store.committed");
   return true;
+}
+
+// The first change in a store of the first format makes the redo area, too. Not where LMDB's pages
+// have another layout than PageOfLongValue knows.
+bool LmdbMetaStore::UpgradeIsDue() const {
+  return use_ == LmdbUse::kServe && !redo_.has_value() && !upgrade_failed_ && sizeof(void*) >= 8;
+}
+
+Status LmdbMetaStore::Upgrade(lmdb::Txn txn) {
+  STRATA_RETURN_IF_ERROR(
+      lmdb::Put(txn.get(), dbi_, lmdb::MetaKey(kFormatKey), std::to_string(kMetaStoreFormat)));
+  STRATA_RETURN_IF_ERROR(lmdb::RedoArea::Make(txn.get(), dbi_));
+  STRATA_FAULT_POINT("store.commit");
+  STRATA_RETURN_IF_ERROR(CommitAtOnce(std::move(txn)));
+  // Committed it is. Without the area the next commits flush twice, as before.
+  const StatusOr<Reader> reader = Reader::Acquire(*this);
+  if (reader.ok()) {
+    StatusOr<std::optional<lmdb::RedoArea>> found = lmdb::RedoArea::Find(reader->get(), dbi_);
+    redo_ = found.ok() ? *found : std::nullopt;
+  }
+  upgrade_failed_ = !redo_.has_value();
+  return OkStatus();
+}
+
+// Two flushes: data pages, fdatasync, then the page that makes them current, through O_DSYNC.
+Status LmdbMetaStore::CommitAtOnce(lmdb::Txn txn) {
+  STRATA_RETURN_IF_ERROR(SetRelaxed(false));
+  return txn.Commit();
+}
+
+// The flag is LMDB's, for the commits that follow.
+Status LmdbMetaStore::SetRelaxed(bool relaxed) {
+  if (relaxed == relaxed_) {
+    return OkStatus();
+  }
+  if (const int code = ::mdb_env_set_flags(env_, MDB_NOMETASYNC, relaxed ? 1 : 0); code != 0) {
+    return lmdb::Error(code, "set how the metadata store is written");
+  }
+  relaxed_ = relaxed;
+  return OkStatus();
+}
+
+// One flush: what the transaction does is written first, so the fdatasync for its data pages makes
+// that durable with them, and the page that makes them current may follow when it likes. LMDB has
+// written that page of one transaction before it syncs the data of the next (MDB_NOMETASYNC), so a
+// power cut undoes at most the last one, and its record says how to do it again.
+Status LmdbMetaStore::CommitDurably(lmdb::Txn txn, const lmdb::RedoRecord& redo) {
+  const uint64_t number = ::mdb_txn_id(txn.get());
+  bool recorded = false;
+  if (redo_.has_value() && !redo.empty()) {
+    STRATA_ASSIGN_OR_RETURN(recorded, redo_->Write(number, redo));
+  }
+  const auto commit = [&]() -> Status {
+    STRATA_FAULT_POINT("store.commit");
+    if (!recorded) {
+      return CommitAtOnce(std::move(txn));
+    }
+    STRATA_RETURN_IF_ERROR(SetRelaxed(true));
+    return txn.Commit();
+  };
+  Status status = ExplainFull(commit());
+  if (status.ok() || !recorded) {
+    return status;
+  }
+  // Its callers are told that it failed: it must not come back after a power cut.
+  if (const Status withdrawn = redo_->Withdraw(number); !withdrawn.ok()) {
+    broken_ = MakeStatus(StatusCode::kUnavailable,
+                         "the disk did not take back a change that failed (" +
+                             std::string(StatusMessage(withdrawn)) + "), the daemon must restart");
+  }
+  return status;
 }
 
 // Keeps blocks allocated behind the last page in use, so that a removal can be recorded when the

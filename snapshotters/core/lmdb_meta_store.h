@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The MetaStore on disk: one LMDB environment (FORMAT.md). Mutations that wait at the same time
-// share one LMDB transaction and its sync. Safe from any thread.
+// share one LMDB transaction and its one flush of the disk. Safe from any thread.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,9 @@
 
 namespace strata {
 
-// The number of FORMAT.md. A reader of format N refuses what is above N.
-inline constexpr uint32_t kMetaStoreFormat = 1;
+// The number of FORMAT.md. A reader of format N refuses what is above N. A store of an older format
+// is read as it is, and becomes one of this format with a daemon's first mutation.
+inline constexpr uint32_t kMetaStoreFormat = 2;
 
 enum class LmdbUse : uint8_t {
   kServe,   // by a daemon
@@ -39,8 +40,11 @@ struct LmdbOptions {
   LmdbUse use = LmdbUse::kServe;
 };
 
+// A transaction that was durable and not yet current when the power went is made current.
+//
 // DataLoss: the database is damaged or missing. FailedPrecondition: it was written by a newer
-// strata, or belongs to another kind or root. ResourceExhausted: disk full.
+// strata, or belongs to another kind or root; or there is such a transaction, and it is opened for
+// reading. ResourceExhausted: disk full.
 StatusOr<std::unique_ptr<MetaStore>> OpenLmdbMetaStore(const LmdbOptions& options);
 
 }  // namespace strata

@@ -17,7 +17,7 @@ namespace {
 
 // The layout of LMDB 0.9 on a 64-bit machine (mdb.c: MDB_page, MDB_node, MDB_meta, MDB_db). It is
 // stable: files of all 0.9 versions are alike, and mdb_env_open has checked magic and version.
-constexpr size_t kHeaderBytes = 16;
+constexpr size_t kHeaderBytes = kLongValueOffset;
 constexpr size_t kFlagsOffset = 10;
 constexpr size_t kLowerOffset = 12;  // of an overflow page: the number of its pages, 32 bits
 constexpr uint16_t kBranch = 0x01;
@@ -186,6 +186,12 @@ Status CheckPages(MDB_env* env) {
       PageWalk(static_cast<const unsigned char*>(mapped), stat.ms_psize, in_file, count).Run();
   (void)::munmap(mapped, length);  // nothing is left to lose
   return status;
+}
+
+uint64_t PageOfLongValue(std::string_view value) {
+  uint64_t page = 0;
+  std::memcpy(&page, value.data() - kHeaderBytes, sizeof(page));
+  return page;
 }
 
 }  // namespace strata::lmdb

@@ -6,6 +6,7 @@
 
 #include "snapshotters/base/digest.h"
 #include "snapshotters/core/record_codec.h"
+#include "snapshotters/core/redo_area.h"
 
 namespace strata::lmdb {
 namespace {
@@ -208,11 +209,13 @@ StatusOr<bool> MetaTxn::HasChildren(SnapshotId id) {
 
 Status MetaTxn::PutEntry(std::string_view key, std::string_view value) {
   changed_ = true;
+  redo_.Put(key, value);
   return lmdb::Put(txn_, dbi_, key, value);
 }
 
 Status MetaTxn::DeleteEntry(std::string_view key) {
   changed_ = true;
+  redo_.Delete(key);
   return Delete(txn_, dbi_, key);
 }
 

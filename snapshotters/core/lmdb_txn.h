@@ -16,6 +16,8 @@
 
 namespace strata::lmdb {
 
+class RedoRecord;
+
 // The failure `code` of LMDB or the system as a Status.
 Status Error(int code, std::string_view action);
 
@@ -86,10 +88,10 @@ Status Delete(MDB_txn* txn, MDB_dbi dbi, std::string_view key);
 StatusOr<std::optional<SnapshotRecord>> FindByName(MDB_txn* txn, MDB_dbi dbi,
                                                    std::string_view name);
 
-// MetaTransaction over an LMDB write transaction.
+// MetaTransaction over an LMDB write transaction. `redo` gets whatever is changed.
 class MetaTxn final : public MetaTransaction {
  public:
-  MetaTxn(MDB_txn* txn, MDB_dbi dbi) : txn_(txn), dbi_(dbi) {}
+  MetaTxn(MDB_txn* txn, MDB_dbi dbi, RedoRecord& redo) : txn_(txn), dbi_(dbi), redo_(redo) {}
   StatusOr<std::optional<SnapshotRecord>> Find(std::string_view name) override;
   StatusOr<bool> HasChildren(SnapshotId id) override;
   Status Put(const SnapshotRecord& record) override;
@@ -104,6 +106,7 @@ class MetaTxn final : public MetaTransaction {
 
   MDB_txn* txn_;
   MDB_dbi dbi_;
+  RedoRecord& redo_;
   bool changed_ = false;
 };
 

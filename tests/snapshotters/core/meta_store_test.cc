@@ -4,10 +4,12 @@
 #include "snapshotters/core/meta_store.h"
 
 #include <fcntl.h>
+#include <lmdb.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -166,6 +168,7 @@ TEST_P(MetaStoreTest, PutKeepsTheLinkToTheParent) {
 TEST_P(MetaStoreTest, NeverHandsOutANumberTwice) {
   std::vector<std::vector<SnapshotId>> taken(4);
   std::vector<std::thread> threads;
+  threads.reserve(taken.size());
   for (auto& mine : taken) {
     threads.emplace_back([&] {
       for (int i = 0; i < 300; ++i) {
@@ -191,10 +194,11 @@ TEST_P(MetaStoreTest, FailuresLeaveTheirNeighboursAlone) {
   constexpr int kEach = 50;
   std::atomic<int> refused{0};
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < kEach; ++i) {
-        const auto id = static_cast<SnapshotId>(t * kEach + i + 1);
+        const auto id = static_cast<SnapshotId>(t) * kEach + static_cast<SnapshotId>(i) + 1;
         // Half-way, before anything is written, or not.
         const bool fails_early = i % 3 == 1;
         const bool fails = i % 3 == 0 || fails_early;
@@ -302,6 +306,188 @@ TEST(LmdbMetaStoreTest, DamageIsAnErrorAndNotASignal) {
     EXPECT_GE(ids.size(), 199U) << "page " << page << " was in use, and its loss was not seen";
   }
   EXPECT_GT(refused, 3U);
+}
+
+std::string ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {(std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>()};
+}
+
+// The database as a power cut leaves it when nothing got to the disk since the last flush: the page
+// that made the last transaction current is not there, the one before is. (LMDB: two such pages,
+// the number of the transaction at 144.)
+std::string WithoutTheLastTransaction(std::string bytes) {
+  constexpr size_t kPage = 4096;
+  constexpr size_t kNumber = 144;
+  uint64_t numbers[2] = {};
+  for (const size_t page : {0, 1}) {
+    std::memcpy(&numbers[page], bytes.data() + page * kPage + kNumber, sizeof(uint64_t));
+  }
+  const size_t last = numbers[0] > numbers[1] ? 0 : 1;
+  return bytes.replace(last * kPage + kNumber, sizeof(uint64_t), sizeof(uint64_t), '\0');
+}
+
+// A store that went on for a while, as a power cut leaves it.
+class RedoTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    STRATA_ASSERT_OK_AND_ASSIGN(store_, OpenLmdb(dir_, /*create=*/true));
+    for (const SnapshotId id : {1, 2}) {
+      ASSERT_THAT(store_->NextId(), IsOk());
+      ASSERT_THAT(PutOne(*store_, Record(id, "n" + std::to_string(id))), IsOk());
+    }
+  }
+
+  [[nodiscard]] std::string Bytes() const { return ReadWhole(dir_.Join("data.mdb")); }
+  [[nodiscard]] bool IsThere(const std::string& bytes, const std::string& name) const {
+    TempDir after;
+    std::ofstream(after.Join("data.mdb"), std::ios::binary) << bytes;
+    const auto store = OpenLmdb(after, /*create=*/false);
+    EXPECT_THAT(store, IsOk());
+    return store.ok() && (*store)->Find(name).value().has_value();
+  }
+
+  TempDir dir_;
+  std::unique_ptr<MetaStore> store_;
+};
+
+TEST_F(RedoTest, WhatWasAnsweredIsDoneAgain) {
+  ASSERT_THAT(PutOne(*store_, Record(3, "put")), IsOk());
+  EXPECT_TRUE(IsThere(WithoutTheLastTransaction(Bytes()), "put"));
+  ASSERT_THAT(store_->Mutate([](MetaTransaction& txn) { return txn.Erase(Record(3, "put")); }),
+              IsOk());
+  EXPECT_FALSE(IsThere(WithoutTheLastTransaction(Bytes()), "put"));
+}
+
+TEST_F(RedoTest, ATornRecordIsNone) {
+  ASSERT_THAT(PutOne(*store_, Record(3, "torn")), IsOk());
+  std::string bytes = WithoutTheLastTransaction(Bytes());
+  // Its copies: the record in the tree, and in the slot, in front of which the key is.
+  const std::string entry = "ntorn";
+  size_t torn = 0;
+  for (size_t at = bytes.find(entry); at != std::string::npos; at = bytes.find(entry, at + 1)) {
+    bytes[at + 1] = 'T';
+    ++torn;
+  }
+  EXPECT_EQ(torn, 2U);
+  EXPECT_FALSE(IsThere(bytes, "torn"));
+  EXPECT_FALSE(IsThere(bytes, "Torn"));
+  EXPECT_TRUE(IsThere(bytes, "n2"));
+}
+
+TEST_F(RedoTest, WhatFailedDoesNotComeBack) {
+  FaultPoints::Arm([](std::string_view point) {
+    return point == "store.commit" ? ErrnoStatus(EIO, "injected") : OkStatus();
+  });
+  const Status status = PutOne(*store_, Record(3, "failed"));
+  FaultPoints::Arm({});
+  ASSERT_THAT(status, StatusIs(StatusCode::kFailedPrecondition, HasSubstr("injected")));
+  EXPECT_FALSE(IsThere(Bytes(), "failed"));
+  EXPECT_FALSE(IsThere(WithoutTheLastTransaction(Bytes()), "failed"));
+  EXPECT_TRUE(IsThere(WithoutTheLastTransaction(Bytes()), "n2"));
+}
+
+TEST_F(RedoTest, WhatIsTooLongForARecordIsDurableWithoutOne) {
+  SnapshotRecord large = Record(3, "large");
+  for (int i = 0; i < 100; ++i) {
+    large.info.labels["label" + std::to_string(i)] = std::string(1000, 'v');
+  }
+  ASSERT_THAT(PutOne(*store_, large), IsOk());
+  EXPECT_TRUE(IsThere(Bytes(), "large"));
+  ASSERT_THAT(PutOne(*store_, Record(4, "after")), IsOk());
+  const std::string cut = WithoutTheLastTransaction(Bytes());
+  EXPECT_TRUE(IsThere(cut, "large"));
+  EXPECT_TRUE(IsThere(cut, "after"));
+}
+
+TEST_F(RedoTest, AReaderSaysWhatToDo) {
+  ASSERT_THAT(PutOne(*store_, Record(3, "last")), IsOk());
+  TempDir after;
+  const std::string cut = WithoutTheLastTransaction(Bytes());
+  std::ofstream(after.Join("data.mdb"), std::ios::binary) << cut;
+  LmdbOptions options{
+      .directory = after.path(), .kind = "test", .uuid = "u", .use = LmdbUse::kRead};
+  EXPECT_THAT(OpenLmdbMetaStore(options),
+              StatusIs(StatusCode::kFailedPrecondition, HasSubstr("start its daemon")));
+  EXPECT_EQ(ReadWhole(after.Join("data.mdb")), cut);
+  options.use = LmdbUse::kRepair;
+  EXPECT_THAT(OpenLmdbMetaStore(options), IsOk());
+  options.use = LmdbUse::kRead;
+  STRATA_ASSERT_OK_AND_ASSIGN(const auto repaired, OpenLmdbMetaStore(options));
+  EXPECT_TRUE(repaired->Find("last").value().has_value());
+}
+
+// Every transaction after a cut finds the two before it, whatever their numbers.
+TEST_F(RedoTest, GoesOnAfterACut) {
+  std::string bytes = Bytes();
+  for (SnapshotId id = 3; id < 12; ++id) {
+    TempDir after;
+    std::ofstream(after.Join("data.mdb"), std::ios::binary) << bytes;
+    STRATA_ASSERT_OK_AND_ASSIGN(const auto store, OpenLmdb(after, /*create=*/false));
+    STRATA_ASSERT_OK_AND_ASSIGN(const auto ids, store->Ids());
+    EXPECT_EQ(ids.size(), id - 1);
+    ASSERT_THAT(PutOne(*store, Record(id, "n" + std::to_string(id))), IsOk());
+    bytes = WithoutTheLastTransaction(ReadWhole(after.Join("data.mdb")));
+  }
+}
+
+// A store of format 1 has no redo area. It is written by hand here, as the versions before did.
+TEST_F(RedoTest, AnOlderStoreGetsAnAreaWithItsFirstChange) {
+  store_.reset();
+  const std::string path = dir_.path();
+  const auto edit = [&path](const std::function<void(MDB_txn*, MDB_dbi)>& change) {
+    MDB_env* env = nullptr;
+    MDB_txn* txn = nullptr;
+    MDB_dbi dbi = 0;
+    ASSERT_EQ(::mdb_env_create(&env), 0);
+    ASSERT_EQ(::mdb_env_open(env, path.c_str(), 0, 0600), 0);
+    ASSERT_EQ(::mdb_txn_begin(env, nullptr, 0, &txn), 0);
+    ASSERT_EQ(::mdb_dbi_open(txn, nullptr, 0, &dbi), 0);
+    change(txn, dbi);
+    ASSERT_EQ(::mdb_txn_commit(txn), 0);
+    ::mdb_env_close(env);
+  };
+  const auto format = [&edit] {
+    std::string found;
+    edit([&found](MDB_txn* txn, MDB_dbi dbi) {
+      MDB_val key{.mv_size = 7, .mv_data = const_cast<char*>("mformat")};
+      MDB_val value{};
+      ASSERT_EQ(::mdb_get(txn, dbi, &key, &value), 0);
+      found.assign(static_cast<const char*>(value.mv_data), value.mv_size);
+    });
+    return found;
+  };
+  edit([](MDB_txn* txn, MDB_dbi dbi) {
+    MDB_val area{.mv_size = 5, .mv_data = const_cast<char*>("mredo")};
+    ASSERT_EQ(::mdb_del(txn, dbi, &area, nullptr), 0);
+    MDB_val key{.mv_size = 7, .mv_data = const_cast<char*>("mformat")};
+    MDB_val value{.mv_size = 1, .mv_data = const_cast<char*>("1")};
+    ASSERT_EQ(::mdb_put(txn, dbi, &key, &value, 0), 0);
+  });
+  STRATA_ASSERT_OK_AND_ASSIGN(store_, OpenLmdb(dir_, /*create=*/false));
+  store_.reset();
+  EXPECT_EQ(format(), "1") << "opening changes nothing";
+
+  STRATA_ASSERT_OK_AND_ASSIGN(store_, OpenLmdb(dir_, /*create=*/false));
+  FaultPoints::Arm([failures = 0](std::string_view point) mutable {
+    return point == "store.commit" && failures++ == 0 ? ErrnoStatus(ENOSPC, "injected")
+                                                      : OkStatus();
+  });
+  EXPECT_THAT(store_->NextId(), IsOk()) << "it does without the area";
+  FaultPoints::Arm({});
+  ASSERT_THAT(PutOne(*store_, Record(3, "third")), IsOk());
+  EXPECT_TRUE(IsThere(Bytes(), "third"));
+  store_.reset();
+  EXPECT_EQ(format(), "1");
+
+  STRATA_ASSERT_OK_AND_ASSIGN(store_, OpenLmdb(dir_, /*create=*/false));
+  ASSERT_THAT(store_->NextId(), IsOk());
+  ASSERT_THAT(PutOne(*store_, Record(4, "fourth")), IsOk());
+  EXPECT_TRUE(IsThere(Bytes(), "fourth"));
+  ASSERT_THAT(PutOne(*store_, Record(5, "fifth")), IsOk());
+  EXPECT_TRUE(IsThere(WithoutTheLastTransaction(Bytes()), "fifth"));
+  store_.reset();
+  EXPECT_EQ(format(), "2");
 }
 
 }  // namespace
