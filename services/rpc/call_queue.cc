@@ -16,6 +16,19 @@ namespace {
 constexpr size_t kThreads = 2;
 // With those that have come for leaders that were stuck.
 constexpr size_t kMostThreads = 8;
+// Answers that are kept at a time: the first of them waits for the others.
+constexpr size_t kMostAnswers = 32;
+
+// The turn in which this thread leads, or led last, and of which queue.
+struct Leading {
+  const CallQueue* queue = nullptr;
+  uint64_t turn = 0;
+};
+
+Leading& OfThisThread() {
+  thread_local Leading leading;
+  return leading;
+}
 
 // That gRPC hands a tag from thread to thread, ThreadSanitizer cannot see: Debian's build of gRPC
 // is not made for it.
@@ -86,16 +99,71 @@ bool CallQueue::WaitForTurn(uint64_t* turn) {
   return true;
 }
 
+bool CallQueue::NextTag(void** tag, bool* ok) {
+  size_t kept = 0;
+  {
+    const MutexLock lock(answers_mutex_);
+    kept = answers_.size();
+  }
+  if (kept == 0) {
+    return queue_->Next(tag, ok);
+  }
+  if (kept < kMostAnswers) {
+    // A deadline that is over: the sockets are looked at once.
+    switch (queue_->AsyncNext(tag, ok, gpr_time_0(GPR_CLOCK_MONOTONIC))) {
+      case grpc::CompletionQueue::GOT_EVENT:
+        return true;
+      case grpc::CompletionQueue::SHUTDOWN:
+        return false;
+      case grpc::CompletionQueue::TIMEOUT:
+        break;
+    }
+  }
+  SendAnswers();
+  return true;
+}
+
+bool CallQueue::SendLater(Outgoing& answer) {
+  const Leading& leading = OfThisThread();
+  if (leading.queue != this) {
+    return false;
+  }
+  const MutexLock lock(answers_mutex_);
+  // Under the mutex: whoever leads next sends what is there after it has changed the turn.
+  if (turn_.load() != leading.turn) {
+    return false;
+  }
+  answers_.push_back(&answer);
+  return true;
+}
+
+void CallQueue::SendAnswers() {
+  std::vector<Outgoing*> answers;
+  {
+    const MutexLock lock(answers_mutex_);
+    answers.swap(answers_);
+    answers_.reserve(kMostAnswers);
+  }
+  for (Outgoing* answer : answers) {
+    answer->Send();
+  }
+}
+
 void CallQueue::Lead(uint64_t turn) {
+  OfThisThread() = {.queue = this, .turn = turn};
+  SendAnswers();  // of a leader that is stuck
   uint64_t steps = steps_.load() & ~uint64_t{1};
   while (turn_.load(std::memory_order_relaxed) == turn) {
     void* tag = nullptr;
     bool ok = false;
-    if (!queue_->Next(&tag, &ok)) {
+    if (!NextTag(&tag, &ok)) {
       const MutexLock lock(mutex_);
       ended_ = true;
       changed_.SignalAll();
       return;
+    }
+    if (tag == nullptr) {
+      continue;
     }
     ComesFromGrpc(tag);
     steps_.store(++steps, std::memory_order_relaxed);
@@ -108,6 +176,7 @@ void CallQueue::Lead(uint64_t turn) {
 }
 
 bool CallQueue::HandOver() {
+  SendAnswers();
   {
     const MutexLock lock(mutex_);
     if (leader_ != std::this_thread::get_id()) {

@@ -34,6 +34,15 @@ class CallQueue {
     ~Tag() = default;
   };
 
+  // Something that is ready to be sent.
+  class Outgoing {
+   public:
+    virtual void Send() = 0;
+
+   protected:
+    ~Outgoing() = default;
+  };
+
   // How long the leader may take over one thing before another thread leads.
   static constexpr std::chrono::milliseconds kMostPatience{1000};
 
@@ -52,6 +61,11 @@ class CallQueue {
   // must not be done here.
   [[nodiscard]] bool HandOver();
 
+  // From Proceed: keeps `answer` until all that has come is run, and sends it with the others then.
+  // Each one that is sent wakes up its client, which costs less when many are sent at once: the
+  // client is awake still. False, from a thread that does not lead: it is to be sent now.
+  [[nodiscard]] bool SendLater(Outgoing& answer);
+
   // Runs what is left, and ends the threads. The server has been shut down.
   void Stop();
 
@@ -59,6 +73,9 @@ class CallQueue {
   void Run();
   bool WaitForTurn(uint64_t* turn);
   void Lead(uint64_t turn);
+  // False: the queue has ended. A null tag: answers were sent instead.
+  bool NextTag(void** tag, bool* ok);
+  void SendAnswers();
   void AddThread() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
@@ -67,6 +84,9 @@ class CallQueue {
   std::atomic<uint64_t> turn_{0};
   // Odd while the leader runs something; another number each time.
   std::atomic<uint64_t> steps_{0};
+
+  Mutex answers_mutex_;
+  std::vector<Outgoing*> answers_ ABSL_GUARDED_BY(answers_mutex_);
 
   Mutex mutex_;
   CondVar changed_;

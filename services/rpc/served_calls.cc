@@ -73,7 +73,9 @@ class OpenCall {
   std::atomic<int> left_;  // things that gRPC is still to tell
 };
 
-class ServedUnary final : public RpcCall, private OpenCall<ServedUnary> {
+class ServedUnary final : public RpcCall,
+                          private CallQueue::Outgoing,
+                          private OpenCall<ServedUnary> {
  public:
   static void Expect(ServedCalls& all, int index) {
     auto* call = new ServedUnary(all, index);
@@ -87,10 +89,9 @@ class ServedUnary final : public RpcCall, private OpenCall<ServedUnary> {
   CallContext& context() override { return context_; }
   bool MayBlock() override { return all_.queue_.HandOver(); }
   void Finish(Answer answer) override {
-    if (answer.ok()) {
-      response_.Finish(ToBuffer(*std::move(answer)), grpc::Status::OK, finished_.ForGrpc());
-    } else {
-      response_.FinishWithError(codec::ToGrpc(answer.status()), finished_.ForGrpc());
+    answer_ = std::move(answer);
+    if (!all_.queue_.SendLater(*this)) {
+      Send();
     }
   }
 
@@ -116,6 +117,14 @@ class ServedUnary final : public RpcCall, private OpenCall<ServedUnary> {
     method_.begin(*this, View(*request));
   }
 
+  void Send() override {
+    if (answer_.ok()) {
+      response_.Finish(ToBuffer(*std::move(answer_)), grpc::Status::OK, finished_.ForGrpc());
+    } else {
+      response_.FinishWithError(codec::ToGrpc(answer_.status()), finished_.ForGrpc());
+    }
+  }
+
   void OnFinished(bool /*ok*/) { Release(); }  // not ok: the client did not wait for it
 
   void OnDone(bool /*ok*/) {
@@ -130,6 +139,7 @@ class ServedUnary final : public RpcCall, private OpenCall<ServedUnary> {
   grpc::ServerContext server_context_;
   grpc::ServerAsyncResponseWriter<ByteBuffer> response_{&server_context_};
   ByteBuffer in_;
+  Answer answer_ = std::string();
   Step requested_{*this, &ServedUnary::OnRequested};
   Step finished_{*this, &ServedUnary::OnFinished};
   Step done_{*this, &ServedUnary::OnDone};

@@ -68,6 +68,19 @@ class CallQueueTest : public ::testing::Test {
     grpc::Alarm alarm;
   };
 
+  struct Sent final : CallQueue::Outgoing {
+    void Send() override { sent.set_value(); }
+    [[nodiscard]] bool Comes() {
+      return sent.get_future().wait_for(kLimit) == std::future_status::ready;
+    }
+    std::promise<void> sent;
+  };
+  Sent& Answer() {
+    auto sent = std::make_shared<Sent>();
+    kept_.push_back(sent);
+    return *sent;
+  }
+
   std::vector<std::shared_ptr<void>> kept_;
   std::deque<Job> jobs_;
   std::unique_ptr<CallQueue> queue_;
@@ -154,6 +167,60 @@ TEST_F(CallQueueTest, WhoWasReplacedMayHandOver) {
   std::future<bool> result = granted.get_future();
   ASSERT_EQ(result.wait_for(kLimit), std::future_status::ready);
   EXPECT_TRUE(result.get());
+}
+
+TEST_F(CallQueueTest, AnAnswerIsSentWhenNothingElseHasCome) {
+  Start(kForever);
+  Sent& answer = Answer();
+  std::promise<bool>& kept = Promise<bool>();
+  Post([&] { kept.set_value(queue_->SendLater(answer)); });
+  EXPECT_TRUE(kept.get_future().get());
+  EXPECT_TRUE(answer.Comes());
+  EXPECT_FALSE(queue_->SendLater(answer)) << "this thread does not lead";
+}
+
+TEST_F(CallQueueTest, ManyAnswersAreSentAtOnce) {
+  Start(kForever);
+  std::vector<Sent*> answers(100);
+  for (Sent*& answer : answers) {
+    answer = &Answer();
+  }
+  Post([&] {
+    for (Sent* answer : answers) {
+      EXPECT_TRUE(queue_->SendLater(*answer));
+    }
+  });
+  for (Sent* answer : answers) {
+    EXPECT_TRUE(answer->Comes());
+  }
+}
+
+TEST_F(CallQueueTest, AnAnswerDoesNotWaitForALeaderThatIsStuck) {
+  Start(milliseconds(20));
+  Sent& answer = Answer();
+  std::promise<void>& go_on = Promise<void>();
+  std::promise<bool>& kept_at_the_end = Promise<bool>();
+  Post([&, wait = go_on.get_future().share()] {
+    EXPECT_TRUE(queue_->SendLater(answer));
+    wait.wait();
+    kept_at_the_end.set_value(queue_->SendLater(answer));
+  });
+  EXPECT_TRUE(answer.Comes());
+  go_on.set_value();
+  EXPECT_FALSE(kept_at_the_end.get_future().get()) << "another leads";
+}
+
+TEST_F(CallQueueTest, AnswersAreSentBeforeAHandOver) {
+  Start(kForever);
+  Sent& answer = Answer();
+  std::promise<bool>& sent = Promise<bool>();
+  Post([&] {
+    EXPECT_TRUE(queue_->SendLater(answer));
+    HandOver();
+    sent.set_value(answer.Comes());
+    EXPECT_FALSE(queue_->SendLater(answer));
+  });
+  EXPECT_TRUE(sent.get_future().get());
 }
 
 }  // namespace
