@@ -320,7 +320,7 @@ std::string WithoutTheLastTransaction(std::string bytes) {
   constexpr size_t kPage = 4096;
   constexpr size_t kNumber = 144;
   uint64_t numbers[2] = {};
-  for (const size_t page : {0, 1}) {
+  for (const size_t page : {size_t{0}, size_t{1}}) {
     std::memcpy(&numbers[page], bytes.data() + page * kPage + kNumber, sizeof(uint64_t));
   }
   const size_t last = numbers[0] > numbers[1] ? 0 : 1;
@@ -332,7 +332,7 @@ class RedoTest : public ::testing::Test {
  protected:
   void SetUp() override {
     STRATA_ASSERT_OK_AND_ASSIGN(store_, OpenLmdb(dir_, /*create=*/true));
-    for (const SnapshotId id : {1, 2}) {
+    for (const SnapshotId id : {SnapshotId{1}, SnapshotId{2}}) {
       ASSERT_THAT(store_->NextId(), IsOk());
       ASSERT_THAT(PutOne(*store_, Record(id, "n" + std::to_string(id))), IsOk());
     }
