@@ -75,7 +75,7 @@ def test_root_that_is_still_to_be_made_is_left_so(directory):
 
 
 @pytest.mark.parametrize("line, reason", [
-    ("store 2", "store has format 2"),
+    ("store 900", "store has format 900"),
     ("root 0", "root has format 0"),
     ("future 1", "'future'"),
     ("store", "expected a name and a number"),
