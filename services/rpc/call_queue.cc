@@ -30,20 +30,19 @@ Leading& OfThisThread() {
   return leading;
 }
 
-// That gRPC hands a tag from thread to thread, ThreadSanitizer cannot see: Debian's build of gRPC
-// is not made for it.
-void GoesToGrpc([[maybe_unused]] void* tag) {
+}  // namespace
+
+void CallQueue::GoesToGrpc([[maybe_unused]] void* thing) {
 #ifdef STRATA_TSAN
-  ::__tsan_release(tag);
-#endif
-}
-void ComesFromGrpc([[maybe_unused]] void* tag) {
-#ifdef STRATA_TSAN
-  ::__tsan_acquire(tag);
+  ::__tsan_release(thing);
 #endif
 }
 
-}  // namespace
+void CallQueue::ComesFromGrpc([[maybe_unused]] void* thing) {
+#ifdef STRATA_TSAN
+  ::__tsan_acquire(thing);
+#endif
+}
 
 void* CallQueue::Tag::ForGrpc() {
   GoesToGrpc(this);

@@ -21,8 +21,13 @@ constexpr int kExpectedOften = 16;
 // `bytes` as gRPC wants them, without a copy.
 ByteBuffer ToBuffer(std::string bytes) {
   auto* owned = new std::string(std::move(bytes));  // freed by the slice
+  CallQueue::GoesToGrpc(owned);
   const grpc::Slice slice(
-      owned->data(), owned->size(), [](void* data) { delete static_cast<std::string*>(data); },
+      owned->data(), owned->size(),
+      [](void* data) {
+        CallQueue::ComesFromGrpc(data);
+        delete static_cast<std::string*>(data);
+      },
       owned);
   return {&slice, 1};
 }
