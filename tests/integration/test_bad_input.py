@@ -522,7 +522,7 @@ def patched(content, old, new):
 
 
 def test_database_of_a_newer_format(database):
-    newer = patched(database.sound, b"mformat1", b"mformat9")
+    newer = patched(database.sound, b"mformat2", b"mformat9")
     database.path.write_bytes(newer)
 
     database.stage.expect_refused("--allow-volatile-root",
