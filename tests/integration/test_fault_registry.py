@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry of the lazy tests does what it is told to, and nothing else."""
 
+import contextlib
 import email
 import http.client
 import json
 import pathlib
 import random
+import select
 import subprocess
 import sys
 import urllib.parse
@@ -120,6 +122,18 @@ def test_cut_connection(registry):
     with pytest.raises(http.client.IncompleteRead) as error:
         ask(registry)
     assert error.value.partial == CONTENT[:1234]
+
+
+def test_held_body(registry):
+    registry.add_rule(kind="body", hold_at=1234)
+    connection = http.client.HTTPConnection(registry.host, timeout=process.LIMIT_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/v2/some/image/blobs/{registry.digest}",
+                           headers={"Range": "bytes=1000-1999"})
+        assert connection.getresponse().read(234) == CONTENT[1000:1234]
+        # Others are served, and by then nothing more has come.
+        assert ask(registry, byte_range="0-1233")[1] == CONTENT[:1234]
+        assert select.select([connection.sock], [], [], 0) == ([], [], [])
 
 
 def test_port_is_kept_while_it_is_away(registry):

@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import pty
-import re
 import shutil
 import signal
 import struct
@@ -238,20 +237,21 @@ def test_killed_worker_leaves_nothing_for_long(overlay):
 def test_killed_pull_goes_on_where_it_was(images):
     blob = max(images.debian.layout.glob("blobs/sha256/*"), key=lambda path: path.stat().st_size)
     big, size = f"sha256:{blob.name}", blob.stat().st_size
+    half = size // 2
     with new_scene("overlayfs", proxied=False) as scene, FaultRegistry() as server:
         server.add_layout("slow", images.debian.layout, "1")
-        server.rate = size // 4
+        server.add_rule(digest=big, hold_at=half)
         reference = f"{server.host}/slow:1"
         with scene.begin("pull", "-q", reference) as pull:
-            process.wait_until("half of the big layer is here", lambda: any(
-                path.stat().st_size > size // 2
-                for path in (scene.directory / "w").glob(f"**/ingest/*{blob.name}")))
+            process.wait_until("half of the big layer is here", lambda: [
+                path.stat().st_size
+                for path in scene.directory.glob(f"w/*/content/ingest/*{blob.name}")] == [half])
             pull.kill()
             pull.wait()
         server.behave()
         scene.worker("pull", "-q", reference)
-        asked = [wanted for _, digest, wanted, _, _ in server.counters.log if digest == big]
-        assert max(int(re.match(r"bytes=(\d+)-", wanted)[1]) for wanted in asked) > size // 2
+        asked = {wanted for _, digest, wanted, _, _ in server.counters.log if digest == big}
+        assert asked == {f"bytes={half}-{size - 1}"}
         assert scene.worker("run", "--rm", reference, "echo", "here").out == "here\n"
         scene.assert_tidy()
 

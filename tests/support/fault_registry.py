@@ -87,6 +87,7 @@ class Rule:
     status, headers, body: answered instead. body is sent with `status`, by default 200.
     delay: seconds before anything is answered. hang: nothing ever is.
     cut_after: the connection is cut behind so many bytes of the body.
+    hold_at: a body stops before this byte of the blob; the connection stays.
     corrupt: offsets in the blob whose bytes are inverted.
     shift: the bytes are those of so many bytes further on.
     short: so many bytes less than were asked for, in an answer that claims to be complete.
@@ -105,6 +106,7 @@ class Rule:
     delay: float = 0
     hang: bool = False
     cut_after: typing.Optional[int] = None
+    hold_at: typing.Optional[int] = None
     corrupt: tuple = ()
     shift: int = 0
     short: int = 0
@@ -588,10 +590,13 @@ class FaultRegistry:
         cut = rule is not None and rule.cut_after is not None and sent + length > rule.cut_after
         if cut:
             length = rule.cut_after - sent
+        hold = False
         if isinstance(piece, bytes):
             sock.sendall(piece[:length])
         else:
             offset = piece[0]
+            if rule is not None and rule.hold_at is not None and offset + length > rule.hold_at:
+                hold, length = True, max(0, rule.hold_at - offset)
             spoilt = [at for at in rule.corrupt if offset <= at < offset + length] if rule else []
             if spoilt or (rule and rule.shift):
                 content = bytearray(blob.read(offset + rule.shift, length).ljust(length, b"\0"))
@@ -600,7 +605,9 @@ class FaultRegistry:
                 sock.sendall(content)
             else:
                 send(sock, offset, length)
-        if cut:
+        if hold:
+            self._stopping.wait()
+        if hold or cut:
             raise _Cut
         if self.rate:
             late = begun + length / self.rate - time.monotonic()
