@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "client/random_name.h"
@@ -112,6 +114,9 @@ class RuntimeExecutor final : public Executor {
   StatusOr<RunResult> RunIn(CallContext& call, const RunRequest& request, const Bundle& bundle);
   Status WriteSpec(const RunRequest& request, const Bundle& bundle, const ContainerRoot& root,
                    const ContainerNetwork& network);
+  [[nodiscard]] Status MakeMountPoints(const ContainerRoot& root,
+                                       const std::vector<ExtraMount>& mounts,
+                                       const std::vector<std::string>& destinations) const;
   StatusOr<RunResult> WatchRuntime(CallContext& call, const ProcessStreams& streams,
                                    int stop_signal, const StartRuntime& start,
                                    const WatchedProcess& process, const std::string& log);
@@ -209,6 +214,25 @@ Status RuntimeExecutor::WriteSpec(const RunRequest& request, const Bundle& bundl
   return bundle.WriteFile(kSpecFile, Dump(spec), 0600);
 }
 
+// As a runtime makes them when it may: for a file that is bound a file, else directories.
+Status RuntimeExecutor::MakeMountPoints(const ContainerRoot& root,
+                                        const std::vector<ExtraMount>& mounts,
+                                        const std::vector<std::string>& destinations) const {
+  std::set<std::string> files = {"/etc/resolv.conf", "/etc/hosts"};
+  for (const ExtraMount& extra : mounts) {
+    struct stat source {};
+    if (::stat(extra.mount.source.c_str(), &source) == 0 && !S_ISDIR(source.st_mode)) {
+      files.insert(extra.destination);
+    }
+  }
+  for (const std::string& destination : destinations) {
+    STRATA_RETURN_IF_ERROR(MakeMountPoint(root, destination, files.count(destination) > 0,
+                                          HostId(options_.uid_map, 0),
+                                          HostId(options_.gid_map, 0)));
+  }
+  return OkStatus();
+}
+
 StatusOr<RunResult> RuntimeExecutor::RunIn(CallContext& call, const RunRequest& request,
                                            const Bundle& bundle) {
   const std::string stop = request.stop_signal.empty() ? "SIGTERM" : request.stop_signal;
@@ -227,7 +251,13 @@ StatusOr<RunResult> RuntimeExecutor::RunIn(CallContext& call, const RunRequest& 
   for (const ExtraMount& mount : request.mounts) {
     destinations.push_back(mount.destination);
   }
+  if (!options_.uid_map.empty()) {
+    destinations.insert(destinations.end(), {"/proc", "/dev", "/sys"});
+  }
   const MountStubs stubs(root, destinations);
+  if (!options_.uid_map.empty()) {
+    STRATA_RETURN_IF_ERROR(MakeMountPoints(root, request.mounts, destinations));
+  }
   const std::string log = bundle.Join("runc-log.json");
   const WatchedProcess process{.pid_file = bundle.Join(kPidFile),
                                .started = request.started,

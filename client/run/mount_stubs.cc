@@ -8,10 +8,13 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "snapshotters/base/status.h"
+#include "snapshotters/base/file_at.h"
+#include "snapshotters/core/snapshot.h"
 
 namespace strata {
 namespace {
+
+constexpr mode_t kFileMode = 0644;
 
 bool IsMissing(const ContainerRoot& root, const std::string& path) {
   const Status status = root.OpenInside(path, O_PATH | O_NOFOLLOW).status();
@@ -40,6 +43,23 @@ void RemoveOne(const ContainerRoot& root, const std::string& path) {
 }
 
 }  // namespace
+
+Status MakeMountPoint(const ContainerRoot& root, const std::string& path, bool is_file, uid_t uid,
+                      gid_t gid) {
+  const std::string clean = CleanPath(path);
+  if (!IsMissing(root, clean)) {
+    return OkStatus();
+  }
+  if (!is_file) {
+    return MakeWorkingDirectory(root, clean, uid, gid);
+  }
+  STRATA_RETURN_IF_ERROR(MakeWorkingDirectory(root, clean.substr(0, clean.rfind('/')), uid, gid));
+  STRATA_ASSIGN_OR_RETURN(const ContainerRoot::Place place, root.OpenParent(clean));
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd made, OpenAt(place.directory.get(), place.name,
+                                                      O_WRONLY | O_CREAT | O_EXCL, kFileMode));
+  return ::fchown(made.get(), uid, gid) == 0 ? OkStatus()
+                                             : ErrnoStatus(errno, "chown " + ShowName(clean));
+}
 
 MountStubs::MountStubs(const ContainerRoot& root, const std::vector<std::string>& destinations) {
   for (const std::string& destination : destinations) {

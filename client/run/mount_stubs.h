@@ -1,15 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// MountStubs: the empty files and directories that a runtime makes in a root to mount on, which are
-// no part of what the process did (worker-parity 2.3, point 6). One thread at a time.
+// MountStubs: the empty files and directories that are made in a root to mount on, by the runtime
+// or before it, and are no part of what the process did (worker-parity 2.3, point 6). One thread at
+// a time.
 #pragma once
+
+#include <sys/types.h>
 
 #include <string>
 #include <vector>
 
 #include "client/run/container_root.h"
+#include "snapshotters/base/status.h"
 
 namespace strata {
+
+// The directory `path`, with what is missing of its parents, or an empty file in them: for this
+// owner. What is there stays as it is. Where the runtime may not, because the container's root owns
+// nothing in an image.
+Status MakeMountPoint(const ContainerRoot& root, const std::string& path, bool is_file, uid_t uid,
+                      gid_t gid);
 
 class MountStubs {
  public:

@@ -72,7 +72,21 @@ Json MountJson(const char* destination, const char* type, const std::string& sou
 
 // --- mounts
 
-Json DefaultMounts(const SpecInput& input, bool insecure, const HostFacts& facts) {
+bool MapsIds(const ExecutorOptions& options) {
+  return !options.uid_map.empty() || !options.gid_map.empty();
+}
+
+Json SysMount(const SpecInput& input, const ExecutorOptions& options, const char* access) {
+  // A user namespace gets a new sysfs only with a network namespace of its own,
+  // mount_namespaces(7).
+  if (MapsIds(options) && input.network != Kind::kNone) {
+    return MountJson("/sys", "bind", "/sys", {"rbind", "nosuid", "noexec", "nodev", access});
+  }
+  return MountJson("/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", access});
+}
+
+Json DefaultMounts(const SpecInput& input, const ExecutorOptions& options, bool insecure,
+                   const HostFacts& facts) {
   Json mounts = Json::array();
   mounts.push_back(MountJson("/proc", "proc", "proc", {"nosuid", "noexec", "nodev"}));
   mounts.push_back(
@@ -86,7 +100,7 @@ Json DefaultMounts(const SpecInput& input, bool insecure, const HostFacts& facts
                              {"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}));
   mounts.push_back(MountJson("/dev/mqueue", "mqueue", "mqueue", {"nosuid", "noexec", "nodev"}));
   const char* access = insecure ? "rw" : "ro";
-  mounts.push_back(MountJson("/sys", "sysfs", "sysfs", {"nosuid", "noexec", "nodev", access}));
+  mounts.push_back(SysMount(input, options, access));
   for (const auto& [destination, source] :
        {std::pair("/etc/resolv.conf", &input.resolv_conf), std::pair("/etc/hosts", &input.hosts)}) {
     mounts.push_back(
@@ -236,7 +250,7 @@ Json Namespaces(const SpecInput& input, const ExecutorOptions& options, const Ho
   if (facts.cgroup_namespace) {
     namespaces.push_back({{"type", "cgroup"}});
   }
-  if (!options.uid_map.empty() || !options.gid_map.empty()) {
+  if (MapsIds(options)) {
     namespaces.push_back({{"type", "user"}});
   }
   return namespaces;
@@ -389,7 +403,7 @@ StatusOr<Json> RuntimeSpec(const RunRequest& request, const SpecInput& input,
       {"process", std::move(process)},
       {"root", {{"path", input.rootfs}}},
       {"hostname", request.hostname.empty() ? std::string(kDefaultHostname) : request.hostname},
-      {"mounts", DefaultMounts(input, request.insecure, facts)},
+      {"mounts", DefaultMounts(input, options, request.insecure, facts)},
       {"linux",
        {{"namespaces", Namespaces(input, options, facts)},
         {"cgroupsPath", CgroupsPath(parent, input.id)}}}};
@@ -401,7 +415,7 @@ StatusOr<Json> RuntimeSpec(const RunRequest& request, const SpecInput& input,
   } else {
     Confine(spec, options, facts);
   }
-  if (!options.uid_map.empty() || !options.gid_map.empty()) {
+  if (MapsIds(options)) {
     spec["linux"]["uidMappings"] = MapJson(options.uid_map);
     spec["linux"]["gidMappings"] = MapJson(options.gid_map);
   }

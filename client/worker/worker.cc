@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "client/run/executor_mounts.h"
 #include "client/worker/id_remap.h"
 #include "client/worker/platforms.h"
 #include "client/worker/registry_hosts.h"
@@ -81,7 +82,12 @@ StatusOr<std::unique_ptr<Worker>> Worker::Open(const WorkerConfig& config,
     LogWarn(warning);
   }
   STRATA_ASSIGN_OR_RETURN(worker->plan_, PlanSnapshotter(config));
-  STRATA_ASSIGN_OR_RETURN(worker->state_, WorkerState::Open(config.root, worker->plan_.name));
+  std::optional<WorkerState::Guest> guest;
+  if (!worker->uid_map_.empty()) {
+    guest = {.uid = HostId(worker->uid_map_, 0), .gid = HostId(worker->gid_map_, 0)};
+  }
+  STRATA_ASSIGN_OR_RETURN(worker->state_,
+                          WorkerState::Open(config.root, worker->plan_.name, guest));
   return worker;
 }
 

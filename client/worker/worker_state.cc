@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@ namespace {
 
 constexpr mode_t kIdMode = 0400;
 constexpr mode_t kFolderMode = 0700;
+constexpr mode_t kPassableMode = 0711;
 constexpr std::chrono::milliseconds kSlotPoll{50};
 constexpr time_t kCollectionPauseSeconds = 60;
 
@@ -46,18 +48,62 @@ Status CheckName(const std::string& name) {
                         ", expected 1 to 64 letters, digits, '-', '_' and '.'");
 }
 
+// The ids that this thread has files opened with, and with them the capabilities to open any:
+// credentials(7), capabilities(7). Without the right to be another nothing changes.
+class FileIds {
+ public:
+  explicit FileIds(const WorkerState::Guest& guest)
+      : gid_(::setfsgid(guest.gid)), uid_(::setfsuid(guest.uid)) {}
+  ~FileIds() {
+    (void)::setfsuid(static_cast<uid_t>(uid_));
+    (void)::setfsgid(static_cast<gid_t>(gid_));
+  }
+  FileIds(const FileIds&) = delete;
+  FileIds& operator=(const FileIds&) = delete;
+
+ private:
+  const int gid_;
+  const int uid_;
+};
+
+Status CheckPassable(const std::string& path, const WorkerState::Guest& guest) {
+  const FileIds ids(guest);
+  for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
+    const std::string folder = path.substr(0, slash);
+    const UniqueFd inside(::open((folder + "/.").c_str(), O_PATH | O_CLOEXEC));
+    if (!inside.valid()) {
+      return MakeStatus(StatusCode::kFailedPrecondition,
+                        "'" + folder + "' is closed to user " + std::to_string(guest.uid) +
+                            ", who is root in the containers by userRemapUnsupported; open it by "
+                            "`chmod o+x " +
+                            folder + "`");
+    }
+    if (slash == std::string::npos) {
+      return OkStatus();
+    }
+  }
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<WorkerState>> WorkerState::Open(const std::string& root,
-                                                         const std::string& snapshotter) {
+                                                         const std::string& snapshotter,
+                                                         const std::optional<Guest>& guest) {
   STRATA_RETURN_IF_ERROR(CheckName(snapshotter));
   if (!root.starts_with('/')) {
     return MakeStatus(StatusCode::kInvalidArgument,
                       "root '" + root + "', expected an absolute path");
   }
   std::string path = root + "/runc-" + snapshotter;
-  STRATA_RETURN_IF_ERROR(Annotate(MakePath(path, kFolderMode), "root '" + root + "'"));
+  const mode_t mode = guest.has_value() ? kPassableMode : kFolderMode;
+  STRATA_RETURN_IF_ERROR(Annotate(MakePath(path, mode), "root '" + root + "'"));
   STRATA_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDONLY | O_DIRECTORY));
+  if (guest.has_value()) {
+    if (::fchmod(fd.get(), mode) != 0) {
+      return ErrnoStatus(errno, "chmod '" + path + "'");
+    }
+    STRATA_RETURN_IF_ERROR(CheckPassable(path, *guest));
+  }
   std::unique_ptr<WorkerState> state(new WorkerState(root, std::move(path), std::move(fd)));
   STRATA_RETURN_IF_ERROR(state->KeepBuildKitOut());
   STRATA_RETURN_IF_ERROR(state->ReadOrMakeId());

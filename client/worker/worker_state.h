@@ -5,7 +5,9 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "client/file_lock.h"
@@ -17,10 +19,19 @@ namespace strata {
 
 class WorkerState {
  public:
-  // Makes what is missing (0700), and the worker's id the first time. InvalidArgument: a name that
-  // is no folder's. FailedPrecondition: a BuildKit daemon is on the root.
+  // Ids of the host that have to get to executor(): root's of the containers, where those are
+  // mapped.
+  struct Guest {
+    uint32_t uid = 0;
+    uint32_t gid = 0;
+  };
+
+  // Makes what is missing, and the worker's id the first time. Folders have mode 0700, with a guest
+  // 0711. InvalidArgument: a name that is no folder's. FailedPrecondition: a BuildKit daemon is on
+  // the root, or a folder that leads there is closed to the guest.
   static StatusOr<std::unique_ptr<WorkerState>> Open(const std::string& root,
-                                                     const std::string& snapshotter);
+                                                     const std::string& snapshotter,
+                                                     const std::optional<Guest>& guest = {});
 
   [[nodiscard]] const std::string& path() const { return path_; }
   [[nodiscard]] int fd() const { return fd_.get(); }

@@ -225,6 +225,16 @@ TEST_F(RuntimeSpecTest, IdMapsMakeAUserNamespace) {
   EXPECT_EQ(part["gidMappings"][0]["hostID"], 200000);
 }
 
+TEST_F(RuntimeSpecTest, MappedIdsHaveANewSysfsWithANetworkOfTheirOwnOnly) {
+  EXPECT_EQ(MountAt(Spec(), "/sys")["type"], "sysfs");
+  options_.uid_map = {{0, 100000, 65536}};
+  EXPECT_EQ(MountAt(Spec(), "/sys")["type"], "bind");
+  EXPECT_THAT(MountAt(Spec(), "/sys")["options"], Contains("rbind"));
+  EXPECT_THAT(MountAt(Spec(), "/sys")["options"], Contains("ro"));
+  input_.network = ContainerNetwork::Kind::kNone;
+  EXPECT_EQ(MountAt(Spec(), "/sys")["type"], "sysfs");
+}
+
 TEST_F(RuntimeSpecTest, ATerminalsGroupIsLeftOutWhereItIsNotMapped) {
   facts_.terminal_group = false;
   EXPECT_THAT(MountAt(Spec(), "/dev/pts")["options"], Not(Contains(Json("gid=5"))));

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <set>
@@ -19,6 +21,7 @@ namespace strata::testing {
 namespace {
 
 using std::chrono::milliseconds;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 TEST(WorkerStateTest, AllWhoComeAtOnceHaveTheSameId) {
@@ -53,6 +56,37 @@ TEST(WorkerStateTest, DamagedIdIsNotReplaced) {
   std::ofstream(root.Join("runc-native/workerid")) << "short";
   EXPECT_THAT(WorkerState::Open(root.path(), "native"),
               StatusIs(StatusCode::kDataLoss, HasSubstr("workerid")));
+}
+
+mode_t ModeOf(const std::string& path) {
+  struct stat found {};
+  return ::stat(path.c_str(), &found) == 0 ? found.st_mode & 07777 : 0;
+}
+
+TEST(WorkerStateTest, GuestsCanPass) {
+  const TempDir temporary;
+  ASSERT_EQ(::chmod(temporary.path().c_str(), 0711), 0);
+  const std::string root = temporary.Join("root");
+  ASSERT_THAT(WorkerState::Open(root, "native"), IsOk());
+  EXPECT_EQ(ModeOf(root + "/runc-native"), 0700U);
+  EXPECT_EQ(ModeOf(root), 0700U);
+
+  const WorkerState::Guest guest{.uid = 200000, .gid = 200000};
+  if (::geteuid() == 0) {  // nobody else can look at it as the guest
+    EXPECT_THAT(WorkerState::Open(root, "native", guest),
+                StatusIs(StatusCode::kFailedPrecondition,
+                         AllOf(HasSubstr("'" + root + "'"), HasSubstr("user 200000"))));
+  }
+  ASSERT_EQ(::chmod(root.c_str(), 0711), 0);
+  ASSERT_THAT(WorkerState::Open(root, "native", guest), IsOk());
+  EXPECT_EQ(ModeOf(root + "/runc-native"), 0711U);
+
+  const std::string other = temporary.Join("other");
+  ASSERT_THAT(WorkerState::Open(other, "native", guest), IsOk());
+  EXPECT_EQ(ModeOf(other), 0711U);
+  // The worker's own rights are what they were.
+  ASSERT_EQ(::chmod(root.c_str(), 0700), 0);
+  EXPECT_THAT(WorkerState::Open(root, "native"), IsOk());
 }
 
 TEST(WorkerStateTest, RootOfABuildKitDaemonIsRefused) {
