@@ -787,7 +787,7 @@ STAGES = [
     Stage("conformance", run_conformance, 40),
     Stage("crash", run_crash, crash_minutes),
     Stage("systemd", pytest("tests/systemd"), 10),
-    Stage("integration", pytest("tests/integration"), 60),
+    Stage("integration", pytest("tests/integration"), 80),
     Stage("bench", run_bench, 20, names=known(*BENCHES)),
     Stage("layers", pytest("tests/integration/test_lazy_trees.py", {"STRATA_LONG": "1"}), 240),
     Stage("kills", run_kills, kills_minutes),

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 
-START_LIMIT_S = 20
-STOP_LIMIT_S = 20
+START_LIMIT_S = 60
+STOP_LIMIT_S = 60
 POLL_S = 0.01
 DISK_BYTES = 4 << 30  # sparse
 

@@ -28,7 +28,7 @@ STATE = 1  # exit code: something about what is there
 USAGE = 2  # exit code: arguments or configuration
 # A refusal comes at once; the walk through a database in which pages point in a circle is ended
 # after a minute.
-REFUSAL_SECONDS = 20
+REFUSAL_SECONDS = 60
 WALK_SECONDS = 80
 PAGE = 4096
 MEBIBYTE = 1 << 20
@@ -151,7 +151,9 @@ def mounted(target, *arguments):
     try:
         yield target
     finally:
-        process.run(["umount", target])
+        # A FUSE program that a start has tried may be at its end just now.
+        process.wait_until(f"{target} is unmounted",
+                           lambda: process.run(["umount", target], check=False).ok)
 
 
 @contextlib.contextmanager
@@ -311,6 +313,8 @@ def test_second_server_on_a_root(stage):
     with stage.serving("--allow-volatile-root"):
         call(stage.socket, "make", 10)
         before = call(stage.socket, "show")
+        process.wait_until("the server has made its spare folders", lambda: not tree.differences(
+            contents(stage.directory), contents(stage.directory)))
 
         other = stage.directory / "t.sock"
         stage.expect_refused("--allow-volatile-root", socket_path=other,

@@ -242,8 +242,10 @@ def test_holder_that_is_killed_is_replaced(kept):
         holder = kept.server.holder_pid
         kept_server.kill(holder)
         crowd.wait_progress()
-        process.wait_until("there is a holder again",
-                           lambda: kept_server.holders(kept.server.root) not in ([], [holder]))
+        # Said once it has all that is kept.
+        process.wait_until("there is a holder again", lambda: any(
+            row["msg"].startswith("the second holder of descriptors was gone") for row in kept.log))
+        assert kept_server.holders(kept.server.root) not in ([], [holder])
         kept.server.kill_keeper(with_server=True)
         readers.drop_caches()
         crowd.wait_blocked()
@@ -318,9 +320,12 @@ def test_upgrade_that_is_refused(upgradable, tmp_path):
         (tmp_path / "new").chmod(0o755)
         os.rename(tmp_path / "new", path)
         stack.server.reload()
-        process.wait_until("the new program was asked", asked.exists, stack.server.tail)
+        process.wait_until("the new program was asked",
+                           lambda: asked.exists() and "--check" in asked.read_text(),
+                           stack.server.tail)
+        process.wait_until("it was refused",
+                           lambda: "upgrade: refused" in stack.server.tail(), stack.server.tail)
         crowd.wait_progress()
-        assert "--check" in asked.read_text()
         assert stack.server.pid == old
         assert len(versions_that_served(stack)) == 1
 
@@ -333,9 +338,7 @@ def durable(stack):
     found = 0
     for row in stack.client.layers():
         folder = stack.server.root / "layers" / str(row["number"])
-        if row["present_chunks"] == row["chunks"] and (folder / "extents").exists():
-            found += ((folder / "extents").stat().st_mtime_ns
-                      >= (folder / "image").stat().st_mtime_ns)
+        found += row["present_chunks"] == row["chunks"] == lazy.durable_chunks(folder)
     return found
 
 

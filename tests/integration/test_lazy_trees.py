@@ -88,7 +88,7 @@ def wait_complete(stack, path, image):
             return stack.client.counters()["erofs.marked"] == 0
         # The next user gets it from the kernel.
         stack.client.view_path(f"view-{process.token()}", image.chain_ids[0])
-        return lazy.file_system(path) == "erofs"
+        return lazy.file_system(path) == stack.row(path)["presenter"] == "erofs"
 
     process.wait_until("the layer is the kernel's alone", kernels, stack.server.tail)
 

@@ -64,7 +64,7 @@ def test_drain_completes_every_layer(stack):
     with readers.new_scene(stack, layers=3, layer_bytes=4 << 20, tools=False) as scene:
         assert len(incomplete(stack)) == 3
         said = drain(stack)
-        assert said[0]["layers"] == 3 and said[0]["bytes_left"] > 0, said
+        assert said[0]["layers"] == 3, said
         assert said[-1] == {"layers": 3, "layers_left": 0, "bytes_left": 0, "failed": [],
                             "seconds_left": 0}, said
         assert not incomplete(stack)
@@ -78,7 +78,7 @@ def test_drain_says_what_fails_and_goes_on(stack):
     with readers.new_scene(stack, layers=1, layer_bytes=1 << 20, tools=False):
         stack.registry.stop()
         said = drain(stack, "--timeout", "8", check=False)
-        assert said[-1]["layers_left"] == 1, said
+        assert said[-1]["layers_left"] == 1 and said[0]["bytes_left"] > 0, said
         assert any("layer" in failed["detail"] for line in said for failed in line["failed"]), said
         stack.registry.start()
         assert drain(stack)[-1]["layers_left"] == 0

@@ -143,7 +143,7 @@ class Counters:
         self.most_connections = 0
         self.tokens = 0
         self.leaks = 0                           # credentials that came to the second port
-        self.log = collections.deque(maxlen=_LOG_LENGTH)  # (kind, digest, range, status, bytes)
+        self.log = collections.deque(maxlen=_LOG_LENGTH)  # (kind, digest, range, status)
 
     def as_json(self):
         return {"requests": dict(self.requests), "statuses": dict(self.statuses),
@@ -166,6 +166,8 @@ class FaultRegistry:
     that it lives for. signed: how the URL says so: "amz", "expires" or "" (not at all).
     auth: tokens are wanted; token_life: seconds that they live for; login: (user, password) that
     the token server wants.
+    refuses_once: the first request for a range of a blob is answered as if its token, or the URL
+    that it was redirected to, had just expired.
     ranges: "all"; "none" (200 with the whole blob); "no-suffix" (a suffix range is a 416);
     "suffix-ignored" (a suffix range is a 200); "no-multi" (several ranges are a 400);
     "first" (of several ranges only the first).
@@ -180,6 +182,7 @@ class FaultRegistry:
         self.auth = False
         self.token_life = 300.0
         self.login = None
+        self.refuses_once = False
         self.ranges = "all"
         self.counters = Counters()
         self._rules = []
@@ -189,6 +192,7 @@ class FaultRegistry:
         self._storages = []
         self._tokens = {}     # token -> when it expires
         self._urls = {}       # signature -> when it expires
+        self._refused = set()  # (kind, digest, range), by refuses_once
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._registry = http_port.Port(lambda sock: self._serve(sock, self._answer_registry))
@@ -260,6 +264,7 @@ class FaultRegistry:
             self._rules.clear()
         self.delay, self.rate, self.redirect, self.auth, self.ranges = 0.0, 0, False, False, "all"
         self.url_life, self.token_life, self.signed, self.login = 300.0, 300.0, "", None
+        self.refuses_once = False
 
     def expire_tokens(self):
         with self._lock:
@@ -398,7 +403,7 @@ class FaultRegistry:
             until = self._urls.get(request.query.get("sig", ""), 0)
         if blob is None:
             self._send(sock, request, 404, b"", {})
-        elif until < time.monotonic():
+        elif until < time.monotonic() or self._refuses(request):
             self._send(sock, request, 403, b"<Error><Code>AccessDenied</Code></Error>",
                        {"Content-Type": "application/xml"})
         else:
@@ -428,6 +433,14 @@ class FaultRegistry:
         self._send(sock, request, rule.status or 200, rule.body or b"", rule.headers)
         return True
 
+    def _refuses(self, request):
+        key = (request.kind, request.digest, request.range)
+        with self._lock:
+            refuses = self.refuses_once and bool(request.digest) and key not in self._refused
+            if refuses:
+                self._refused.add(key)
+            return refuses
+
     # Tokens.
 
     def _unauthorized(self, sock, request):
@@ -435,7 +448,8 @@ class FaultRegistry:
             return False
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         with self._lock:
-            if scheme.lower() == "bearer" and self._tokens.get(token, 0) > time.monotonic():
+            if (scheme.lower() == "bearer" and self._tokens.get(token, 0) > time.monotonic()
+                    and not self._refuses(request)):
                 return False
         repository = request.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
         scope = f',scope="repository:{repository}:pull"' if repository else ""
@@ -514,20 +528,24 @@ class FaultRegistry:
                 **headers}
         if request.method == "HEAD":
             body = b""
-        sock.sendall(http_port.head(status, head) + body)
+        # Before: who has the answer finds it counted.
         if counted:
-            self._count(request, status, 0)
+            self._count(request, status)
+        sock.sendall(http_port.head(status, head) + body)
 
-    def _count(self, request, status, body_bytes):
+    def _count(self, request, status):
         with self._lock:
             counters = self.counters
             counters.requests[request.kind] += 1
             counters.statuses[f"{request.kind} {status}"] += 1
             if request.digest:
                 counters.blob_requests[request.digest] += 1
-                counters.blob_bytes[request.digest] += body_bytes
-            counters.bytes += body_bytes
-            counters.log.append((request.kind, request.digest, request.range, status, body_bytes))
+            counters.log.append((request.kind, request.digest, request.range, status))
+
+    def _count_bytes(self, request, number):
+        with self._lock:
+            self.counters.blob_bytes[request.digest] += number
+            self.counters.bytes += number
 
     def _send_blob(self, sock, request, blob, rule):
         ranges = (rule and rule.ranges) or self.ranges
@@ -571,40 +589,34 @@ class FaultRegistry:
             parts.append(f"\r\n--{boundary}--\r\n".encode())
         total = sum(len(part) if isinstance(part, bytes) else part[1] for part in parts)
         head["Content-Length"] = str(total)
+        # Before: who has the answer finds it counted.
+        self._count(request, status)
+        if request.method == "HEAD":
+            sock.sendall(http_port.head(status, head))
+            return
+        sock.sendall(http_port.head(status, head), socket.MSG_MORE)
         sent = 0
-        try:
-            if request.method == "HEAD":
-                sock.sendall(http_port.head(status, head))
-                return
-            sock.sendall(http_port.head(status, head), socket.MSG_MORE)
-            with blob.sender() as send:
-                for piece in _pieces(parts):
-                    sent += self._send_piece(sock, send, blob, piece, rule, sent)
-        finally:
-            self._count(request, status, sent)
+        with blob.sender() as send:
+            for piece in _pieces(parts):
+                sent += self._send_piece(sock, send, request, blob, piece, rule, sent)
 
-    def _send_piece(self, sock, send, blob, piece, rule, sent):
+    def _send_piece(self, sock, send, request, blob, piece, rule, sent):
         """Sends a piece of a body, spoilt as the rule says; returns how much it was."""
         begun = time.monotonic()
         length = len(piece) if isinstance(piece, bytes) else piece[1]
         cut = rule is not None and rule.cut_after is not None and sent + length > rule.cut_after
         if cut:
             length = rule.cut_after - sent
-        hold = False
-        if isinstance(piece, bytes):
-            sock.sendall(piece[:length])
-        else:
-            offset = piece[0]
-            if rule is not None and rule.hold_at is not None and offset + length > rule.hold_at:
-                hold, length = True, max(0, rule.hold_at - offset)
-            spoilt = [at for at in rule.corrupt if offset <= at < offset + length] if rule else []
-            if spoilt or (rule and rule.shift):
-                content = bytearray(blob.read(offset + rule.shift, length).ljust(length, b"\0"))
-                for at in spoilt:
-                    content[at - offset] ^= 0xff
-                sock.sendall(content)
-            else:
-                send(sock, offset, length)
+        hold = (rule is not None and rule.hold_at is not None and not isinstance(piece, bytes)
+                and piece[0] + length > rule.hold_at)
+        if hold:
+            length = max(0, rule.hold_at - piece[0])
+        self._count_bytes(request, length)
+        try:
+            self._send_bytes(sock, send, blob, piece, length, rule)
+        except OSError:
+            self._count_bytes(request, -length)
+            raise
         if hold:
             self._stopping.wait()
         if hold or cut:
@@ -614,6 +626,21 @@ class FaultRegistry:
             if late > 0 and self._stopping.wait(late):
                 raise _Cut
         return length
+
+    @staticmethod
+    def _send_bytes(sock, send, blob, piece, length, rule):
+        if isinstance(piece, bytes):
+            sock.sendall(piece[:length])
+        else:
+            offset = piece[0]
+            spoilt = [at for at in rule.corrupt if offset <= at < offset + length] if rule else []
+            if spoilt or (rule and rule.shift):
+                content = bytearray(blob.read(offset + rule.shift, length).ljust(length, b"\0"))
+                for at in spoilt:
+                    content[at - offset] ^= 0xff
+                sock.sendall(content)
+            else:
+                send(sock, offset, length)
 
 
 def _pieces(parts):

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import pathlib
+import struct
 import subprocess
 
 from support import daemon, fault_registry, kept_server, mounts, oci_layout, process
@@ -91,6 +92,13 @@ def file_system(path):
             if left.split()[4] == os.path.realpath(path):
                 found = right.split()[0]
     return found
+
+
+def durable_chunks(folder):
+    """How many chunks of the layer in `folder` the file `extents` says are there (FORMAT.md)."""
+    with contextlib.suppress(FileNotFoundError):
+        return struct.unpack_from("<I", (pathlib.Path(folder) / "extents").read_bytes(), 40)[0]
+    return 0
 
 
 class Stack:

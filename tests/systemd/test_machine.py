@@ -122,5 +122,8 @@ def test_reload_leaves_the_daemon_alone_when_the_formats_differ(machine):
 
     assert not result.ok
     assert machine.main_pid(UNIT) == first
-    assert "journal has format 1000" in machine.journal(UNIT)
+    # The journal has it once journald has read it.
+    process.wait_until("the daemon has said why",
+                       lambda: "journal has format 1000" in machine.journal(UNIT),
+                       lambda: machine.journal(UNIT))
     assert daemon.speaks_http2(machine.path("run/strata/stargz.sock"))

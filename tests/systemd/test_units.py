@@ -216,7 +216,8 @@ def listening(path):
 def test_first_answer_comes_from_the_activated_socket(stage):
     activator = stage.start(["systemd-socket-activate", f"--listen={stage.socket}", "--fdname=grpc",
                              *stage.argv()])
-    process.wait_until("systemd-socket-activate listens", stage.socket.exists,
+    process.wait_until("systemd-socket-activate listens",
+                       lambda: "Listening on" in stage.log.read_text(),
                        lambda: process.tail(stage.log))
     program = pathlib.Path(f"/proc/{activator.pid}/exe")
     assert program.resolve().name == "systemd-socket-activate"
