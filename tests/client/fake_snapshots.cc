@@ -23,7 +23,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::chrono::seconds kLimit{20};
+constexpr std::chrono::seconds kLimit{60};
 constexpr milliseconds kPoll{2};
 constexpr int kMaxMessageBytes = 16 << 20;
 

@@ -16,6 +16,7 @@
 #include "client/dial.h"
 #include "snapshotters/base/check.h"
 #include "tests/client/fake_snapshots.h"
+#include "tests/support/fastest.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
 
@@ -30,10 +31,11 @@ using ::testing::IsEmpty;
 using ::testing::Pair;
 using ::testing::SizeIs;
 
-constexpr milliseconds kLimit{20'000};     // a test that waits longer has failed
+constexpr milliseconds kLimit{60'000};     // a test that waits longer has failed
 constexpr milliseconds kCancelLimit{100};  // promised by the interface
 constexpr milliseconds kTimeout{200};      // of calls that are meant to reach it
-constexpr milliseconds kAtOnce{500};       // what a busy machine may add
+constexpr milliseconds kAtOnce{500};       // much less than any wait
+constexpr milliseconds kSoon{10'000};      // where the other way would be kLimit, or never
 constexpr std::string_view kNotUtf8 = "a\xff";
 
 milliseconds Since(steady_clock::time_point start) {
@@ -42,7 +44,7 @@ milliseconds Since(steady_clock::time_point start) {
 
 std::unique_ptr<Snapshotter> Connect(const std::string& socket, ProxyOptions options = {}) {
   StatusOr<std::shared_ptr<grpc::Channel>> channel =
-      Dial(socket, {.backoff_base = milliseconds(100)});
+      Dial(socket, {.backoff_base = milliseconds(100), .wait_for_ready = kLimit});
   STRATA_CHECK(channel.ok());
   return NewProxySnapshotter(*std::move(channel), std::move(options));
 }
@@ -427,9 +429,9 @@ TEST_F(ProxySnapshotterTest, CursorMayOutliveItsCallWhenItIsOnlyDropped) {
 TEST_F(ProxySnapshotterTest, DeadlineOfAListBoundsEachWaitNotThePass) {
   Script script = InfoScript();
   script.messages = {1, 1, 1, 1, 1};
-  script.pause = milliseconds(300);
+  script.pause = milliseconds(900);
   fake().Play(script);
-  snapshotter_ = Connect(socket_, {.call_timeout = milliseconds(1000)});
+  snapshotter_ = Connect(socket_, {.call_timeout = milliseconds(4000)});
   STRATA_ASSERT_OK_AND_ASSIGN(const auto cursor, snapshotter_->List(call_, {}));
   EXPECT_THAT(ReadAll(*cursor), SizeIs(5));
 }
@@ -439,13 +441,14 @@ TEST_F(ProxySnapshotterTest, PageThatDoesNotComeEndsTheStream) {
   script.messages = {1};
   script.hang = true;
   fake().Play(script);
-  snapshotter_ = Connect(socket_, {.call_timeout = kTimeout});
+  constexpr milliseconds kPageTimeout{2000};  // within which the first one has to come
+  snapshotter_ = Connect(socket_, {.call_timeout = kPageTimeout});
   STRATA_ASSERT_OK_AND_ASSIGN(const auto cursor, snapshotter_->List(call_, {}));
   EXPECT_THAT(*cursor->Next(), SizeIs(1));
   const auto start = steady_clock::now();
-  EXPECT_THAT(cursor->Next(), StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("200 ms")));
-  EXPECT_GE(Since(start), kTimeout);
-  EXPECT_LT(Since(start), kTimeout + kAtOnce);
+  EXPECT_THAT(cursor->Next(), StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("2000 ms")));
+  EXPECT_GE(Since(start), kPageTimeout);
+  EXPECT_LT(Since(start), kPageTimeout + kSoon);
   EXPECT_THAT(cursor->Next(), StatusIs(StatusCode::kDeadlineExceeded));
   EXPECT_TRUE(fake().WaitForGoneCallers(1));
 }
@@ -466,11 +469,16 @@ INSTANTIATE_TEST_SUITE_P(Operations, EachOperationTest, ::testing::ValuesIn(Oper
 
 TEST_P(EachOperationTest, EndsByItsDeadlineWhateverTheServerDoes) {
   fake().Play(HangingScript());
-  snapshotter_ = Connect(socket_, {.call_timeout = kTimeout});
-  const auto start = steady_clock::now();
-  EXPECT_THAT(Run(), StatusIs(StatusCode::kDeadlineExceeded, HasSubstr("200 ms")));
-  EXPECT_GE(Since(start), kTimeout);
-  EXPECT_LT(Since(start), kTimeout + kAtOnce);
+  // On a busy machine a short one may end before the server has heard of the call.
+  for (milliseconds timeout = kTimeout; fake().seen().calls == 0 && timeout < kLimit;
+       timeout *= 5) {
+    snapshotter_ = Connect(socket_, {.call_timeout = timeout});
+    const auto start = steady_clock::now();
+    EXPECT_THAT(Run(), StatusIs(StatusCode::kDeadlineExceeded,
+                                HasSubstr(std::to_string(timeout.count()) + " ms")));
+    EXPECT_GE(Since(start), timeout);
+    EXPECT_LT(Since(start), timeout + kSoon);
+  }
   EXPECT_TRUE(fake().WaitForGoneCallers(1));
 }
 
@@ -504,9 +512,12 @@ TEST_P(EachOperationTest, IsNotSentForACancelledCaller) {
 
 TEST_P(EachOperationTest, FailsAtOnceWithoutAServer) {
   server_.Stop();
-  const auto start = steady_clock::now();
-  EXPECT_THAT(Run(), StatusIs(StatusCode::kUnavailable));
-  EXPECT_LT(Since(start), kAtOnce);
+  const milliseconds fastest = FastestOf(kAtOnce, [this] {
+    const auto start = steady_clock::now();
+    EXPECT_THAT(Run(), StatusIs(StatusCode::kUnavailable));
+    return Since(start);
+  });
+  EXPECT_LE(fastest, kAtOnce);
 }
 
 TEST_P(EachOperationTest, WaitsForTheServerUntilTheDeadlineWhenTold) {
@@ -515,7 +526,7 @@ TEST_P(EachOperationTest, WaitsForTheServerUntilTheDeadlineWhenTold) {
   const auto start = steady_clock::now();
   EXPECT_THAT(Run(), StatusIs(StatusCode::kDeadlineExceeded));
   EXPECT_GE(Since(start), kTimeout);
-  EXPECT_LT(Since(start), kTimeout + kAtOnce);
+  EXPECT_LT(Since(start), kTimeout + kSoon);
 }
 
 TEST_P(EachOperationTest, IsDoneByAServerThatComesLate) {
@@ -532,12 +543,11 @@ TEST_P(EachOperationTest, IsDoneByAServerThatComesLate) {
 // A server in a process of its own, which stands still or dies with a call in flight.
 class FailingServerTest : public ::testing::TestWithParam<NamedOperation> {
  protected:
-  void SetUp() override { ASSERT_THAT(Run(), IsOk()); }  // connected
   Status Run() { return GetParam().run(*snapshotter_, call_); }
 
   TempDir dir_;
   ServerProcess server_{dir_.Join("s.sock")};
-  std::unique_ptr<Snapshotter> snapshotter_ =
+  std::unique_ptr<Snapshotter> snapshotter_ =  // connected
       Connect(dir_.Join("s.sock"), {.call_timeout = kTimeout});
   CallContext call_;
 };
@@ -550,7 +560,7 @@ TEST_P(FailingServerTest, StoppedServerHoldsNoCallPastItsDeadline) {
   const auto start = steady_clock::now();
   EXPECT_THAT(Run(), StatusIs(StatusCode::kDeadlineExceeded));
   EXPECT_GE(Since(start), kTimeout);
-  EXPECT_LT(Since(start), kTimeout + kAtOnce);
+  EXPECT_LT(Since(start), kTimeout + kSoon);
   server_.Continue();
   snapshotter_ = Connect(dir_.Join("s.sock"), {.call_timeout = kLimit});
   EXPECT_THAT(Run(), IsOk());
@@ -567,7 +577,7 @@ TEST_P(FailingServerTest, DyingServerEndsTheCall) {
   server_.Kill();
   calling.join();
   EXPECT_THAT(status, StatusIs(StatusCode::kUnavailable));
-  EXPECT_LT(Since(start), kAtOnce);
+  EXPECT_LT(Since(start), kSoon);
 }
 
 }  // namespace

@@ -374,7 +374,8 @@ TEST_F(WorkerSnapshotsTest, TwoWorkersWithTenantsOfTheirOwnWorkToo) {
 class RemoteWorkerSnapshotsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto channel = Dial(socket_, {.backoff_base = std::chrono::milliseconds(100)});
+    auto channel = Dial(socket_, {.backoff_base = std::chrono::milliseconds(100),
+                                  .wait_for_ready = std::chrono::minutes(1)});
     ASSERT_THAT(channel, IsOk());
     proxy_ = NewProxySnapshotter(*std::move(channel), {.snapshotter_name = "overlayfs"});
     auto worker = WorkerSnapshots::Create(

@@ -60,9 +60,10 @@ bool CrashRoot::Start(std::map<std::string, std::string> environment) {
   if (const Status status = server_->WaitServing(); !status.ok()) {
     return status.code() == StatusCode::kFailedPrecondition ? false : Fail(status.ToString());
   }
-  auto channel = Dial(options_.folder + "/s", {});
+  // It listens before it answers.
+  auto channel = Dial(options_.folder + "/s", {.wait_for_ready = kCallLimit});
   if (!channel.ok()) {
-    return Fail(channel.status().ToString());
+    return server_->Ended() ? false : Fail(channel.status().ToString());
   }
   proxy_ = NewProxySnapshotter(*channel, {.call_timeout = kCallLimit});
   return true;

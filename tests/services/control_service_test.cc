@@ -116,7 +116,7 @@ class ControlServiceTest : public ::testing::Test {
                          std::move(listeners));
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
-    auto channel = Dial(socket, {});
+    auto channel = Dial(socket, {.wait_for_ready = std::chrono::minutes(1)});
     ASSERT_THAT(channel, IsOk());
     stub_ = wire::Control::NewStub(*channel);
   }
@@ -167,7 +167,7 @@ TEST_F(ControlServiceTest, DrainSaysHowFarItIsUntilNothingIsLeft) {
   const auto stream = stub_->Drain(&context_, {});
   wire::DrainProgress progress;
   ASSERT_TRUE(stream->Read(&progress));
-  EXPECT_EQ(source_.fetched, 1);
+  EXPECT_GE(source_.fetched, 1);
   EXPECT_EQ(progress.layers(), 5U);
   EXPECT_EQ(progress.layers_left(), 2U);
   EXPECT_EQ(progress.bytes_left(), 2000U);
@@ -176,8 +176,9 @@ TEST_F(ControlServiceTest, DrainSaysHowFarItIsUntilNothingIsLeft) {
   EXPECT_EQ(progress.failed(0).reference(), "r.test/a:1");
   EXPECT_EQ(progress.failed(0).detail(), "host is down");
   source_.left = 0;
-  ASSERT_TRUE(stream->Read(&progress));
-  EXPECT_EQ(progress.layers_left(), 0U);
+  do {  // what was said before comes first
+    ASSERT_TRUE(stream->Read(&progress));
+  } while (progress.layers_left() != 0);
   EXPECT_FALSE(stream->Read(&progress));
   EXPECT_TRUE(stream->Finish().ok());
 }

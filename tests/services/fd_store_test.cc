@@ -40,7 +40,7 @@ using ::testing::UnorderedElementsAre;
 using Named = std::pair<std::string, UniqueFd>;
 
 constexpr int kListenFd = 3;  // SD_LISTEN_FDS_START
-constexpr std::chrono::seconds kLimit{20};
+constexpr std::chrono::seconds kLimit{60};
 
 // A descriptor that can be told from others by what it holds.
 UniqueFd Holding(const std::string& text) {
@@ -596,7 +596,8 @@ TEST_F(SecondHolderTest, HasNothingOfTheProcessThatStartedIt) {
   ASSERT_THAT(Store()->Keep("journal", Holding("one").get()), IsOk());
   const std::string process = "/proc/" + std::to_string(PidOfSecond());
   for (const auto& fd : std::filesystem::directory_iterator(process + "/fd")) {
-    EXPECT_NE(std::filesystem::read_symlink(fd.path()), "/dev/zero");
+    std::error_code gone;  // it may be closing the one that its answer came with
+    EXPECT_NE(std::filesystem::read_symlink(fd.path(), gone), "/dev/zero");
   }
   EXPECT_NE(::getsid(PidOfSecond()), ::getsid(0));
 }

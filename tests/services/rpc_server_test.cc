@@ -39,7 +39,7 @@ class RpcServerTest : public ::testing::Test {
     STRATA_ASSERT_OK_AND_ASSIGN(
         server_, RpcServer::Start({.snapshotter = snapshotter_, .mutations = pool_, .walks = pool_},
                                   nullptr, std::move(listeners)));
-    auto channel = Dial(socket, {});
+    auto channel = Dial(socket, {.wait_for_ready = std::chrono::minutes(1)});
     ASSERT_THAT(channel, IsOk());
     stub_ = std::make_unique<grpc::GenericStub>(*channel);
     context_.set_deadline(std::chrono::system_clock::now() + kLimit);

@@ -62,7 +62,7 @@ inline std::string SuiteTargetName(const ::testing::TestParamInfo<SuiteTarget>& 
   return test.param.name;
 }
 
-inline constexpr std::chrono::seconds kSuiteLimit{20};  // what takes longer has failed
+inline constexpr std::chrono::seconds kSuiteLimit{60};  // what takes longer has failed
 
 class SnapshotterSuite : public ::testing::TestWithParam<SuiteTarget> {
  protected:

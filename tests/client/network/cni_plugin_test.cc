@@ -27,7 +27,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr seconds kLimit{20};  // a test that waits longer has failed
+constexpr seconds kLimit{60};  // a test that waits longer has failed
 
 class CniPluginTest : public ::testing::Test {
  protected:
@@ -157,9 +157,13 @@ TEST_F(CniPluginTest, APluginThatIsNotThereIsNamed) {
 TEST_F(CniPluginTest, OneThatHangsIsKilledWithAllThatItStarted) {
   plugins_.Add("first", "sleep 1000 & echo $! > child; wait");
   const auto start = steady_clock::now();
-  EXPECT_THAT(CniAdd(Network(), Attachment(), Limits(milliseconds(300))),
-              StatusIs(StatusCode::kDeadlineExceeded,
-                       HasSubstr("plugin \"first\": ADD was not done after")));
+  // A busy machine may need more to get as far as that.
+  for (milliseconds limit{300}; limit < kLimit && ReadText(plugins_.Note("child")).empty();
+       limit *= 5) {
+    EXPECT_THAT(CniAdd(Network(), Attachment(), Limits(limit)),
+                StatusIs(StatusCode::kDeadlineExceeded,
+                         HasSubstr("plugin \"first\": ADD was not done after")));
+  }
   EXPECT_LT(steady_clock::now() - start, kLimit);
   EXPECT_FALSE(Runs(ReadText(plugins_.Note("child"))));
 }

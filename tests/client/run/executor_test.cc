@@ -74,18 +74,25 @@ INSTANTIATE_TEST_SUITE_P(Runtimes, ExecutorMountTest, ::testing::Values("runc", 
 class Background {
  public:
   Background(Containers& containers, const RunRequest& request)
-      : thread_([&containers, request, this] { code_ = containers.Run(request); }) {}
+      : thread_([&containers, request, this] {
+          RunRequest watched = request;
+          watched.started = [this](int pid) { pid_ = pid; };
+          code_ = containers.Run(watched);
+        }) {}
   ~Background() {
     if (thread_.joinable()) {
       thread_.join();
     }
   }
+  // On the host; 0 until the executor knows of the process, and can pass on signals.
+  [[nodiscard]] int pid() const { return pid_; }
   int Code() {
     thread_.join();
     return code_;
   }
 
  private:
+  std::atomic<int> pid_ = 0;
   int code_ = -1;
   std::thread thread_;
 };
@@ -233,6 +240,7 @@ TEST_P(ExecutorMountTest, OverlaysAreMountedForTheRuntime) {
 TEST_P(ExecutorMountTest, SignalsReachTheProcess) {
   Background run(containers_, Probe({"await-signal"}));
   ASSERT_TRUE(WaitForOutput("ready"));
+  ASSERT_TRUE(WaitUntil([&] { return run.pid() != 0; }));  // the executor knows of it
   containers_.executor->Forward(SIGUSR1);
   EXPECT_EQ(run.Code(), SIGUSR1);
 }
@@ -242,6 +250,7 @@ TEST_P(ExecutorMountTest, TheImagesStopSignalStandsForSigterm) {
   request.stop_signal = "SIGQUIT";
   Background run(containers_, request);
   ASSERT_TRUE(WaitForOutput("ready"));
+  ASSERT_TRUE(WaitUntil([&] { return run.pid() != 0; }));
   containers_.executor->Forward(SIGTERM);
   EXPECT_EQ(run.Code(), SIGQUIT);
 }
@@ -267,13 +276,10 @@ TEST_P(ExecutorMountTest, TheNetworkIsGivenBack) {
 }
 
 TEST_P(ExecutorMountTest, TheStartedCallbackHasThePidOnTheHost) {
-  std::atomic<int> pid = 0;
-  RunRequest request = Probe({"await-signal"});
-  request.started = [&](int started) { pid = started; };
-  Background run(containers_, request);
+  Background run(containers_, Probe({"await-signal"}));
   ASSERT_TRUE(WaitForOutput("ready"));
-  ASSERT_TRUE(WaitUntil([&] { return pid != 0; }));
-  EXPECT_THAT(std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/exe").string(),
+  ASSERT_TRUE(WaitUntil([&] { return run.pid() != 0; }));
+  EXPECT_THAT(std::filesystem::read_symlink("/proc/" + std::to_string(run.pid()) + "/exe").string(),
               HasSubstr("/probe"));
   containers_.executor->Forward(SIGTERM);
   EXPECT_EQ(run.Code(), SIGTERM);
@@ -355,6 +361,7 @@ TEST_P(OtherWorkerMountTest, RunsOneMoreProcess) {
   process.args = {"/nosuch"};
   EXPECT_THAT(other_->Exec(other_call_, request.id, process),
               StatusIs(StatusCode::kFailedPrecondition, HasSubstr("/nosuch")));
+  ASSERT_TRUE(WaitUntil([&] { return run.pid() != 0; }));
   containers_.executor->Forward(SIGTERM);
   EXPECT_EQ(run.Code(), SIGTERM);
 }
@@ -374,6 +381,7 @@ TEST_P(OtherWorkerMountTest, ACancelledExecLeavesTheContainer) {
   other_call_.Cancel();
   exec.join();
   EXPECT_THAT(result, StatusIs(StatusCode::kCancelled));
+  ASSERT_TRUE(WaitUntil([&] { return run.pid() != 0; }));
   containers_.executor->Forward(SIGTERM);
   EXPECT_EQ(run.Code(), SIGTERM);
 }
@@ -389,6 +397,7 @@ TEST_P(OtherWorkerMountTest, LeavesWhatHasItsWorker) {
   Background run(containers_, Probe({"await-signal"}));
   ASSERT_TRUE(WaitForOutput("ready"));
   EXPECT_THAT(other_->RemoveStale(other_call_), IsOk());
+  ASSERT_TRUE(WaitUntil([&] { return run.pid() != 0; }));
   containers_.executor->Forward(SIGTERM);
   EXPECT_EQ(run.Code(), SIGTERM);
 }
@@ -401,6 +410,11 @@ TEST_P(OtherWorkerMountTest, RemovesWhatAKilledWorkerHasLeft) {
     ::_exit(1);
   }
   ASSERT_TRUE(WaitForOutput("ready"));
+  // What the runtime notes of it comes a moment after the process.
+  ASSERT_TRUE(WaitUntil([&] {
+    const auto listed = other_->List(other_call_);
+    return listed.ok() && listed->size() == 1 && (*listed)[0].started_unix > 0;
+  }));
   ASSERT_EQ(::kill(worker, SIGKILL), 0);
   int status = 0;
   ASSERT_EQ(::waitpid(worker, &status, 0), worker);

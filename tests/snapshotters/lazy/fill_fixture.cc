@@ -126,8 +126,11 @@ void FakeBlob::FetchTail(uint64_t /*bytes*/, Deadline /*deadline*/,
 void FakeBlob::FetchRange(uint64_t offset, uint64_t length, FetchClass fetch_class,
                           Deadline /*deadline*/, std::shared_ptr<RangeSink> sink) {
   const MutexLock lock(mutex_);
-  requests_.push_back(
-      {.offset = offset, .bytes = length, .fetch_class = fetch_class, .sink = std::move(sink)});
+  requests_.push_back({.offset = offset,
+                       .bytes = length,
+                       .fetch_class = fetch_class,
+                       .sink = std::move(sink),
+                       .at = std::chrono::steady_clock::now()});
 }
 
 std::vector<FakeBlob::Request> FakeBlob::requests() {
@@ -243,6 +246,15 @@ const Answer& Wanted::Get() {
     return late_;
   }
   return future_.get();
+}
+
+Status StatusOnceTried(const std::function<Wanted()>& want) {
+  Status status;
+  (void)Eventually([&] {  // the status says it
+    status = want().Get().status;
+    return status.code() != StatusCode::kDeadlineExceeded;
+  });
+  return status;
 }
 
 }  // namespace strata::testing

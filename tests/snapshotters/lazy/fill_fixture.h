@@ -66,6 +66,7 @@ class FakeBlob : public Blob {
     uint64_t bytes = 0;
     FetchClass fetch_class = FetchClass::kOnDemand;
     std::shared_ptr<RangeSink> sink;
+    std::chrono::steady_clock::time_point at;
     bool answered = false;
   };
 
@@ -128,5 +129,8 @@ class Wanted {
   std::shared_future<Answer> future_ = promise_->get_future().share();
   Answer late_;
 };
+
+// Wants again while the patience is over before it was tried to write; what then comes of it.
+Status StatusOnceTried(const std::function<Wanted()>& want);
 
 }  // namespace strata::testing

@@ -24,6 +24,7 @@ using ::testing::HasSubstr;
 using testing::IsOk;
 using testing::ReadImage;
 using testing::StatusIs;
+using testing::StatusOnceTried;
 using testing::TestLayer;
 using testing::Wanted;
 
@@ -112,7 +113,7 @@ TEST_F(FillerOnDiskTest, FailsWhenPatienceIsOver) {
   options_.patience = std::chrono::milliseconds(50);
   Start(2);
   blob_->Serve();
-  EXPECT_THAT(WantOnDisk(0).Get().status,
+  EXPECT_THAT(StatusOnceTried([this] { return WantOnDisk(0); }),
               StatusIs(StatusCode::kResourceExhausted,
                        AllOf(HasSubstr(layer_->digest()), HasSubstr("write"))));
   EXPECT_FALSE(image_->extents().Has(0));

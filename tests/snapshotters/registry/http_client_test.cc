@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "snapshotters/registry/http_client.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <atomic>
 #include <future>
 #include <string>
 
+#include "snapshotters/base/unique_fd.h"
 #include "tests/support/http_server.h"
 #include "tests/support/status_matchers.h"
 
@@ -126,12 +130,17 @@ TEST_F(HttpClientTest, StallIsUnavailableBeforeTheDeadline) {
 }
 
 TEST_F(HttpClientTest, RefusedConnectionIsUnavailable) {
-  std::string url;
-  {
-    HttpServer server([](const ServerRequest& /*request*/) { return ServerReply{}; });
-    url = server.url();
-  }
-  EXPECT_THAT(client_->Fetch(Get(url + "/")), StatusIs(StatusCode::kUnavailable));
+  // A port that nobody listens at and nobody else can take.
+  const UniqueFd taken(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  auto* generic = reinterpret_cast<sockaddr*>(&address);
+  ASSERT_EQ(::bind(taken.get(), generic, size), 0);
+  ASSERT_EQ(::getsockname(taken.get(), generic, &size), 0);
+  const std::string url = "http://127.0.0.1:" + std::to_string(ntohs(address.sin_port)) + "/";
+  EXPECT_THAT(client_->Fetch(Get(url)), StatusIs(StatusCode::kUnavailable));
 }
 
 TEST_F(HttpClientTest, BadUrlIsInvalid) {
