@@ -296,9 +296,9 @@ def cut_again_and_again(offset, sample):
 @pytest.mark.parametrize("form", lazy_builder.PINNED_FORMATS)
 @pytest.mark.parametrize("wrong", [corrupt, shifted, cut_short, html, html_as_a_range, missing,
                                    cut_again_and_again])
-def test_wrong_answer_for_a_chunk(request, wrong, form):
+def test_wrong_answer_for_a_chunk(hasty, patient, wrong, form):
     # What is cut may come whole the next time, and is asked for until the patience is over.
-    stack = request.getfixturevalue("hasty" if wrong is cut_again_and_again else "patient")
+    stack = hasty if wrong is cut_again_and_again else patient
     sample = Sample(stack, form, files=4).show()
     stack.registry.add_rule(kind="body", **wrong(sample.offset(2), sample))
     check_refused_chunk(sample, 2)

@@ -166,8 +166,8 @@ class FaultRegistry:
     that it lives for. signed: how the URL says so: "amz", "expires" or "" (not at all).
     auth: tokens are wanted; token_life: seconds that they live for; login: (user, password) that
     the token server wants.
-    refuses_once: the first request for a range of a blob is answered as if its token, or the URL
-    that it was redirected to, had just expired.
+    refuses_once: each range of a blob is refused once, as if the token, or the URL that it was
+    redirected to, had just expired; not with one that is new.
     ranges: "all"; "none" (200 with the whole blob); "no-suffix" (a suffix range is a 416);
     "suffix-ignored" (a suffix range is a 200); "no-multi" (several ranges are a 400);
     "first" (of several ranges only the first).
@@ -192,6 +192,7 @@ class FaultRegistry:
         self._storages = []
         self._tokens = {}     # token -> when it expires
         self._urls = {}       # signature -> when it expires
+        self._used = set()    # tokens and signatures that were good for something
         self._refused = set()  # (kind, digest, range), by refuses_once
         self._lock = threading.RLock()
         self._stopping = threading.Event()
@@ -403,7 +404,7 @@ class FaultRegistry:
             until = self._urls.get(request.query.get("sig", ""), 0)
         if blob is None:
             self._send(sock, request, 404, b"", {})
-        elif until < time.monotonic() or self._refuses(request):
+        elif until < time.monotonic() or self._refuses(request, request.query["sig"]):
             self._send(sock, request, 403, b"<Error><Code>AccessDenied</Code></Error>",
                        {"Content-Type": "application/xml"})
         else:
@@ -433,13 +434,14 @@ class FaultRegistry:
         self._send(sock, request, rule.status or 200, rule.body or b"", rule.headers)
         return True
 
-    def _refuses(self, request):
+    def _refuses(self, request, secret):
         key = (request.kind, request.digest, request.range)
         with self._lock:
-            refuses = self.refuses_once and bool(request.digest) and key not in self._refused
-            if refuses:
+            if self.refuses_once and secret in self._used and key not in self._refused:
                 self._refused.add(key)
-            return refuses
+                return True
+            self._used.add(secret)
+            return False
 
     # Tokens.
 
@@ -449,7 +451,7 @@ class FaultRegistry:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         with self._lock:
             if (scheme.lower() == "bearer" and self._tokens.get(token, 0) > time.monotonic()
-                    and not self._refuses(request)):
+                    and not self._refuses(request, token)):
                 return False
         repository = request.path.removeprefix("/v2/").rpartition("/")[0].rpartition("/")[0]
         scope = f',scope="repository:{repository}:pull"' if repository else ""
