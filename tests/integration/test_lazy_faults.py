@@ -22,7 +22,7 @@ from support import (exact_tree, lazy, lazy_builder, oci_layout, odd_layers,  # 
                      process)
 from support.exact_tree import Entry  # noqa: E402
 
-PATIENCE_SECONDS = 3
+PATIENCE_SECONDS = 2
 # Only what is read is fetched; reads fail soon; a failed try is repeated at once.
 CONFIG = {"no_background_fetch": True, "noprefetch": True, "read_patience_sec": PATIENCE_SECONDS,
           "erofs_when_complete": False, "blob.min_wait_msec": 10, "blob.max_wait_msec": 100}
