@@ -251,11 +251,12 @@ StatusOr<RunResult> RuntimeExecutor::RunIn(CallContext& call, const RunRequest& 
   for (const ExtraMount& mount : request.mounts) {
     destinations.push_back(mount.destination);
   }
-  if (!options_.uid_map.empty()) {
+  const bool maps_ids = !options_.uid_map.empty();
+  if (maps_ids) {
     destinations.insert(destinations.end(), {"/proc", "/dev", "/sys"});
   }
   const MountStubs stubs(root, destinations);
-  if (!options_.uid_map.empty()) {
+  if (maps_ids) {
     STRATA_RETURN_IF_ERROR(MakeMountPoints(root, request.mounts, destinations));
   }
   const std::string log = bundle.Join("runc-log.json");

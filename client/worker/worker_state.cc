@@ -71,6 +71,9 @@ Status CheckPassable(const std::string& path, const WorkerState::Guest& guest) {
   for (size_t slash = path.find('/', 1);; slash = path.find('/', slash + 1)) {
     const std::string folder = path.substr(0, slash);
     const UniqueFd inside(::open((folder + "/.").c_str(), O_PATH | O_CLOEXEC));
+    if (!inside.valid() && errno != EACCES) {
+      return ErrnoStatus(errno, "look into '" + folder + "' as user " + std::to_string(guest.uid));
+    }
     if (!inside.valid()) {
       return MakeStatus(StatusCode::kFailedPrecondition,
                         "'" + folder + "' is closed to user " + std::to_string(guest.uid) +

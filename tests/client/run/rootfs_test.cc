@@ -203,6 +203,26 @@ TEST_F(ContainerRootTest, StubsBehindSymlinksAreNotLookedForOutside) {
   EXPECT_TRUE(fs::exists(scratch_.Join("outside/file")));
 }
 
+TEST_F(ContainerRootTest, MountPointsAreMadeWhereTheyAreMissing) {
+  Write("/etc/hosts", "1.2.3.4 me\n");
+  fs::create_directory_symlink("/deep", Path("/link"));
+  fs::create_directory(Path("/deep"));
+  const MountStubs stubs(Root(), {"/etc/hosts", "/data/x", "/link/file"});
+  const auto make = [&](const std::string& path, bool is_file) {
+    return MakeMountPoint(Root(), path, is_file, ::geteuid(), ::getegid());
+  };
+  ASSERT_THAT(make("/etc/hosts", /*is_file=*/true), IsOk());
+  ASSERT_THAT(make("/data/x", /*is_file=*/false), IsOk());
+  ASSERT_THAT(make("/link/file", /*is_file=*/true), IsOk());
+  EXPECT_EQ(fs::file_size(Path("/etc/hosts")), 11U);
+  EXPECT_TRUE(fs::is_directory(Path("/data/x")));
+  EXPECT_TRUE(fs::is_regular_file(Path("/deep/file")));
+  stubs.Remove(Root());
+  EXPECT_TRUE(fs::exists(Path("/etc/hosts")));
+  EXPECT_FALSE(fs::exists(Path("/data")));
+  EXPECT_FALSE(fs::exists(Path("/deep/file")));
+}
+
 // --- small things
 
 TEST(CleanPathTest, IsAbsoluteAndPlain) {
