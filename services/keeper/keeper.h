@@ -16,6 +16,7 @@ struct Program {
   char** argv = nullptr;  // ends with two nulls: there is room for --check
   const char* pid_file = nullptr;
   int64_t watchdog_ms = 0;  // 0: none
+  bool must_start = false;  // it is not started again as long as it was never ready
 };
 
 // Starts it as a service manager does, in a session of its own. Without `kept` it is a check only,

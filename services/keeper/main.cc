@@ -18,11 +18,12 @@ namespace strata::keeper {
 namespace {
 
 constexpr std::string_view kHelp =
-    R"(strata-keeper [--pid-file FILE] [--watchdog SECONDS] -- PROGRAM ARGUMENTS...
+    R"(strata-keeper [--pid-file FILE] [--watchdog SECONDS] [--must-start] -- PROGRAM ARGUMENTS...
   Runs PROGRAM, keeps the descriptors that it asks to keep (as systemd's FDSTORE=1), and starts it
   again with them whenever it ends.
     --pid-file FILE      written with the keeper's pid when PROGRAM is ready for the first time
     --watchdog SECONDS   PROGRAM is aborted when it says nothing for so long
+    --must-start         ends with PROGRAM when that ends before it was ready for the first time
   SIGTERM and SIGINT end PROGRAM, then the keeper, with the exit code of PROGRAM. SIGHUP upgrades:
   PROGRAM ARGUMENTS... --check is run, and if that ends with 0, PROGRAM is ended and started anew.
   SIGUSR1, SIGUSR2 and SIGQUIT are passed on.
@@ -89,6 +90,10 @@ int TakeOption(Program& program, const std::string_view option, const char* valu
 int Main(char** argv) {
   Program program;
   while (*++argv != nullptr && std::string_view(*argv) != "--") {
+    if (std::string_view(*argv) == "--must-start") {
+      program.must_start = true;
+      continue;
+    }
     if (const int code = TakeOption(program, argv[0], argv[1]); code >= 0) {
       return code;
     }

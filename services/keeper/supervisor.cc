@@ -162,7 +162,7 @@ class Supervisor {
     for (int i = 0; i < kMessagesAtATime && message_.Receive(socket_.get(), child_, 0); ++i) {
       kept_.Apply(message_);
       if (message_.Says("READY=1")) {
-        ready_ = true;
+        ready_ = has_served_ = true;
         ExpectWatchdog();
         TellManager("READY=1");
         WritePidFile();
@@ -277,7 +277,7 @@ class Supervisor {
     exit_code_ = number != 0 ? kExitSignal + number : WEXITSTATUS(status);
     child_ = 0;
     watchdog_at_ = kNever;
-    if (stopping_) {
+    if (stopping_ || (program_.must_start && !has_served_)) {
       ended_ = true;
       return;
     }
@@ -309,7 +309,8 @@ class Supervisor {
   int64_t pause_ms_ = 0;  // before the next restart
   int64_t check_until_ = kNever;
   int64_t watchdog_at_ = kNever;
-  bool ready_ = false;     // the child said so
+  bool ready_ = false;  // the child said so
+  bool has_served_ = false;
   bool aborted_ = false;   // by the watchdog
   bool stopping_ = false;  // somebody asked us to end
   bool upgrading_ = false;

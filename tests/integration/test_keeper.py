@@ -304,6 +304,23 @@ def test_a_program_that_fails_is_started_ever_later(keeper):
     assert said == ["0", "100", "200", "400"]
 
 
+def test_a_program_that_must_start_is_not_tried_again(keeper):
+    life = keeper.start("--must-start")
+    life.end(3)
+    assert keeper.wait_end() == 3
+    assert "starting it again" not in keeper.log
+
+
+def test_a_program_that_had_to_start_is_started_again_later(keeper):
+    life = keeper.start("--must-start")
+    life.ready()
+    for _ in range(2):
+        life.end(3)
+        life = keeper.next_life()
+    keeper.signal(signal.SIGTERM)
+    assert keeper.wait_end() == 128 + signal.SIGTERM
+
+
 def test_a_ready_program_that_is_killed_never_waits(keeper):
     life = keeper.start()
     for _ in range(5):
