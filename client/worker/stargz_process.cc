@@ -24,6 +24,8 @@
 #include "snapshotters/base/file_at.h"
 #include "snapshotters/base/log.h"
 #include "snapshotters/os/mount_helper.h"
+#include "snapshotters/os/mount_ops.h"
+#include "snapshotters/os/mount_users.h"
 
 extern char** environ;
 
@@ -44,6 +46,7 @@ constexpr const char* kUsers = "stargz.users";
 constexpr const char* kGuard = "stargz.guard";
 constexpr const char* kStart = "stargz.start";
 constexpr const char* kConfig = "stargz.toml";
+constexpr const char* kNamespace = "stargz.namespace";  // the guard's mount namespace
 constexpr const char* kLog = "stargz.log";
 constexpr const char* kSocket = "/stargz.sock";
 
@@ -53,13 +56,23 @@ std::string OwnProgram() {
   return size > 0 ? std::string(path.data(), static_cast<size_t>(size)) : "";
 }
 
+// "mnt:[4026531841]", namespaces(7).
+StatusOr<std::string> MountNamespace() {
+  std::array<char, 64> name{};
+  const ssize_t size = ::readlink("/proc/self/ns/mnt", name.data(), name.size());
+  return size > 0 ? StatusOr<std::string>(std::string(name.data(), static_cast<size_t>(size)))
+                  : ErrnoStatus(errno, "read '/proc/self/ns/mnt'");
+}
+
 // A program beside this one (or beside its folder's neighbour `services`, as in a build), else the
 // one in PATH; "" when there is none.
 std::string ProgramOf(const std::string& name) {
   const std::string own = OwnProgram();
   const std::string folder = own.substr(0, own.rfind('/'));
   for (const std::string& place : {folder, folder + "/../../services"}) {
-    std::string path = place + "/" + name;
+    std::string path = place;
+    path += "/";
+    path += name;
     if (!place.empty() && ::access(path.c_str(), X_OK) == 0) {
       return path;
     }
@@ -177,6 +190,22 @@ Status StartAndWait(const StargzProcess::Options& options, const std::string& so
   return OkStatus();
 }
 
+// Whether a guard runs whose server mounts layers where this process does not see them.
+StatusOr<bool> IsElsewhere(int state_fd) {
+  STRATA_ASSIGN_OR_RETURN(const bool guarded, FileLock::IsLocked(state_fd, kGuard));
+  if (!guarded) {
+    return false;
+  }
+  constexpr size_t kMostBytes = 64;
+  STRATA_ASSIGN_OR_RETURN(const std::string own, MountNamespace());
+  const StatusOr<std::string> its = ReadFileAt(state_fd, kNamespace, kMostBytes);
+  if (its.status().code() == StatusCode::kNotFound) {
+    return true;  // it has just begun
+  }
+  STRATA_RETURN_IF_ERROR(its.status());
+  return *its != own;
+}
+
 // Takes the lock, or waits for it.
 StatusOr<FileLock> LockUntil(int state_fd, const char* name, FileLock::Mode mode,
                              steady_clock::time_point deadline) {
@@ -194,8 +223,30 @@ StatusOr<FileLock> LockUntil(int state_fd, const char* name, FileLock::Mode mode
   }
 }
 
-// strata-stargz under a guard; it ends with the guard, however that ends.
-pid_t StartServer(const std::string& program, const std::string& state, const std::string& root) {
+// What a guard runs.
+struct Programs {
+  std::string server;
+  std::string keeper;  // "": there is none, and readers of lazy layers see it when the server dies
+};
+
+// The lock of a user, with the server there; nothing when there is one elsewhere.
+StatusOr<std::optional<FileLock>> TryToUse(const StargzProcess::Options& options,
+                                           const std::string& socket, int state_fd,
+                                           steady_clock::time_point deadline) {
+  STRATA_ASSIGN_OR_RETURN(FileLock users,
+                          LockUntil(state_fd, kUsers, FileLock::Mode::kShared, deadline));
+  STRATA_ASSIGN_OR_RETURN(const FileLock start,
+                          LockUntil(state_fd, kStart, FileLock::Mode::kExclusive, deadline));
+  STRATA_ASSIGN_OR_RETURN(const bool elsewhere, IsElsewhere(state_fd));
+  if (elsewhere) {
+    return std::optional<FileLock>();
+  }
+  STRATA_RETURN_IF_ERROR(StartAndWait(options, socket, state_fd, deadline));
+  return std::optional<FileLock>(std::move(users));
+}
+
+// strata-stargz under a guard, and its keeper; it ends with the guard, however that ends.
+pid_t StartServer(const Programs& programs, const std::string& state, const std::string& root) {
   const pid_t guard = ::getpid();
   const pid_t pid = ::fork();
   if (pid != 0) {
@@ -207,9 +258,19 @@ pid_t StartServer(const std::string& program, const std::string& state, const st
   }
   const std::string socket = state + kSocket;
   const std::string config = state + "/" + kConfig;
-  (void)::execl(program.c_str(), program.c_str(), "--root", root.c_str(), "--socket",
-                socket.c_str(), "--config", config.c_str(), "--allow-volatile-root", "--anchor-dir",
-                "", nullptr);
+  std::vector<std::string> words;
+  if (!programs.keeper.empty()) {
+    words = {programs.keeper, "--must-start", "--"};
+  }
+  words.insert(words.end(), {programs.server, "--root", root, "--socket", socket, "--config",
+                             config, "--allow-volatile-root", "--anchor-dir", ""});
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (std::string& word : words) {
+    arguments.push_back(word.data());
+  }
+  arguments.push_back(nullptr);
+  (void)::execv(arguments.front(), arguments.data());
   ::_exit(127);
 }
 
@@ -226,18 +287,51 @@ void EndServer(pid_t pid) {
   }
 }
 
+// A server leaves mounted what containers may stand on, and its descriptors with the second holder
+// (services/keeper/PROTOCOL.md). Nobody is left here who reads.
+Status ReleaseLayers(const std::string& root) {
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFile(root, O_PATH | O_DIRECTORY));
+  const std::string link = "/proc/self/fd/" + std::to_string(folder.get());
+  std::array<char, PATH_MAX> real{};  // without symlinks
+  if (::readlink(link.c_str(), real.data(), real.size() - 1) < 0) {
+    return ErrnoStatus(errno, "resolve '" + root + "'");
+  }
+  STRATA_ASSIGN_OR_RETURN(std::vector<std::string> mounts, MountPointsBelow(real.data()));
+  Status result;
+  for (; !mounts.empty(); mounts.pop_back()) {
+    if (const Status status = Unmount(mounts.back(), /*lazy=*/true);
+        !status.ok() && status.code() != StatusCode::kNotFound) {
+      result = status;
+    }
+  }
+  STRATA_RETURN_IF_ERROR(result);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  // A root's path may be longer than an address.
+  const std::string path = link + "/holder.sock";
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const UniqueFd sender(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  constexpr std::string_view kEnd = "FDEND=1";
+  if (::sendto(sender.get(), kEnd.data(), kEnd.size(), MSG_NOSIGNAL,
+               reinterpret_cast<const sockaddr*>(&address), sizeof(address)) < 0 &&
+      errno != ENOENT && errno != ECONNREFUSED) {
+    return ErrnoStatus(errno, "end the holder at '" + root + "/holder.sock'");
+  }
+  return OkStatus();
+}
+
 // Until nobody uses it: 0. Or until it cannot be kept alive.
-StatusOr<int> Guard(int state_fd, const std::string& program, const std::string& state,
+StatusOr<int> Guard(int state_fd, const Programs& programs, const std::string& state,
                     const std::string& root) {
   int starts = 0;
   bool served = false;
   pid_t server = 0;
   while (true) {
     if (server == 0) {
-      server = StartServer(program, state, root);
+      server = StartServer(programs, state, root);
       ++starts;
       if (server < 0) {
-        return ErrnoStatus(errno, "start '" + program + "'");
+        return ErrnoStatus(errno, "start '" + programs.server + "'");
       }
     }
     std::this_thread::sleep_for(served ? kGuardPoll : kPoll);
@@ -255,6 +349,10 @@ StatusOr<int> Guard(int state_fd, const std::string& program, const std::string&
                             FileLock::Try(state_fd, kUsers, FileLock::Mode::kExclusive));
     if (unused.has_value()) {
       EndServer(server);
+      if (const Status released = ReleaseLayers(root); !released.ok()) {
+        LogWarn("layers stay mounted, ignoring",
+                {{"root", root}, {"error", std::string(StatusMessage(released))}});
+      }
       return 0;
     }
   }
@@ -273,12 +371,21 @@ StatusOr<std::unique_ptr<StargzProcess>> StargzProcess::Use(const Options& optio
   }
   const auto deadline = steady_clock::now() + options.wait;
   STRATA_ASSIGN_OR_RETURN(const UniqueFd state, OpenFile(options.state, O_RDONLY | O_DIRECTORY));
-  STRATA_ASSIGN_OR_RETURN(FileLock users,
-                          LockUntil(state.get(), kUsers, FileLock::Mode::kShared, deadline));
-  STRATA_ASSIGN_OR_RETURN(const FileLock start,
-                          LockUntil(state.get(), kStart, FileLock::Mode::kExclusive, deadline));
-  STRATA_RETURN_IF_ERROR(StartAndWait(options, socket, state.get(), deadline));
-  return std::unique_ptr<StargzProcess>(new StargzProcess(socket, std::move(users)));
+  while (true) {
+    STRATA_ASSIGN_OR_RETURN(std::optional<FileLock> users,
+                            TryToUse(options, socket, state.get(), deadline));
+    if (users.has_value()) {
+      return std::unique_ptr<StargzProcess>(new StargzProcess(socket, *std::move(users)));
+    }
+    if (steady_clock::now() >= deadline) {
+      return MakeStatus(StatusCode::kUnavailable,
+                        "strata-stargz of '" + options.root +
+                            "' is used in another mount namespace, where its layers are mounted: "
+                            "run this there, or when that has ended (--snapshotter-wait)");
+    }
+    // Without a lock: it ends when nobody uses it.
+    std::this_thread::sleep_for(kPoll);
+  }
 }
 
 int GuardStargz(const std::vector<std::string>& arguments) {
@@ -290,8 +397,13 @@ int GuardStargz(const std::vector<std::string>& arguments) {
     STRATA_ASSIGN_OR_RETURN(const UniqueFd state, OpenFile(arguments[0], O_RDONLY | O_DIRECTORY));
     STRATA_ASSIGN_OR_RETURN(const std::optional<FileLock> only,
                             FileLock::Try(state.get(), kGuard, FileLock::Mode::kExclusive));
-    const std::string program = ProgramOf("strata-stargz");
-    return only.has_value() ? Guard(state.get(), program, arguments[0], arguments[1])
+    STRATA_ASSIGN_OR_RETURN(const std::string own, MountNamespace());
+    if (only.has_value()) {
+      STRATA_RETURN_IF_ERROR(WriteFileAtomicAt(state.get(), kNamespace, own, 0600));
+    }
+    const Programs programs{.server = ProgramOf("strata-stargz"),
+                            .keeper = ProgramOf("strata-keeper")};
+    return only.has_value() ? Guard(state.get(), programs, arguments[0], arguments[1])
                             : StatusOr<int>(0);
   };
   const StatusOr<int> code = guard();

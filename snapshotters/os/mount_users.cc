@@ -294,4 +294,18 @@ StatusOr<MountUsers> FindMountUsers(const std::string& root) {
   return search.Take();
 }
 
+StatusOr<std::vector<std::string>> MountPointsBelow(const std::string& directory) {
+  STRATA_ASSIGN_OR_RETURN(const UniqueFd file, OpenFile("/proc/self/mountinfo", O_RDONLY));
+  STRATA_ASSIGN_OR_RETURN(const std::string text,
+                          ReadAll(file.get(), "/proc/self/mountinfo", kLongestMountinfo));
+  std::vector<std::string> found;  // in the order in which they were mounted, as the lines are
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    const std::optional<MountLine> mount = ParseLine(std::string_view(line.data(), line.size()));
+    if (mount.has_value() && Below(mount->mount_point, directory).has_value()) {
+      found.push_back(mount->mount_point);
+    }
+  }
+  return found;
+}
+
 }  // namespace strata

@@ -53,4 +53,8 @@ std::vector<MountUser> MountUsersIn(std::string_view mountinfo, const std::strin
                                     const std::string& root_device,
                                     const std::string& root_subtree);
 
+// What is mounted below `directory` (without symlinks) in this mount namespace. What covers another
+// one, or lies below it, comes behind it.
+StatusOr<std::vector<std::string>> MountPointsBelow(const std::string& directory);
+
 }  // namespace strata

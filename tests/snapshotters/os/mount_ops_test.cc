@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "snapshotters/base/file_at.h"
+#include "snapshotters/os/mount_users.h"
 #include "tests/support/loop_mount.h"
 #include "tests/support/status_matchers.h"
 #include "tests/support/temp_dir.h"
@@ -69,14 +70,14 @@ int MountsOn(const std::string& target) {
   return count;
 }
 
-unsigned long FlagsOf(const std::string& path) {
+uint64_t FlagsOf(const std::string& path) {
   struct statvfs stat {};
   EXPECT_EQ(::statvfs(path.c_str(), &stat), 0) << path;
   return stat.f_flag;
 }
 
 struct Denied {
-  long number;
+  int number;
   unsigned error;
 };
 
@@ -172,7 +173,7 @@ TEST_P(MountOpsBindMountTest, KeepsTheFlagsOfItsSource) {
                            return MountAll({&mount, 1}, dir.Join("target"));
                          }),
               IsOk());
-  const unsigned long wanted = ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC | ST_NOATIME;
+  const uint64_t wanted = ST_RDONLY | ST_NOSUID | ST_NODEV | ST_NOEXEC | ST_NOATIME;
   EXPECT_EQ(FlagsOf(dir.Join("target")) & wanted, wanted);
   EXPECT_EQ(FlagsOf(dir.Join("source")) & (ST_RDONLY | ST_NOEXEC), 0U);
   EXPECT_THAT(Unmount(dir.Join("target"), /*lazy=*/false), IsOk());
@@ -404,7 +405,7 @@ TEST_P(MountOpsOverlayMountTest, MountsForReadingWithFlags) {
 
   ASSERT_THAT(WithDenied(GetParam().denied, [&] { return layers.DoMount(); }), IsOk());
 
-  const unsigned long wanted = ST_RDONLY | ST_NOSUID | ST_NOATIME;
+  const uint64_t wanted = ST_RDONLY | ST_NOSUID | ST_NOATIME;
   EXPECT_EQ(FlagsOf(layers.merged()) & (wanted | ST_NODEV), wanted);
   EXPECT_TRUE(Exists(layers.merged() + "/layer-1"));
   EXPECT_THAT(Unmount(layers.merged(), /*lazy=*/false), IsOk());
@@ -462,6 +463,23 @@ TEST_F(MountOpsMountTest, SaysWhenOptionsFitNowhere) {
   EXPECT_THAT(status, StatusIs(StatusCode::kResourceExhausted, HasSubstr("at most 4095 fit")));
 }
 
+TEST_F(MountOpsMountTest, MountsBelowAreFoundInTheirOrder) {
+  const TempDir dir;
+  const std::string top = dir.Join("a b");  // mountinfo writes a blank as \040
+  const std::string inner = top + "/inner";
+  ASSERT_EQ(::mkdir(top.c_str(), 0700), 0);
+  const Mount tmpfs{.type = "tmpfs", .source = "none", .target = "", .options = {}};
+  ASSERT_THAT(MountAll({&tmpfs, 1}, top), IsOk());
+  ASSERT_EQ(::mkdir(inner.c_str(), 0700), 0);
+  ASSERT_THAT(MountAll({&tmpfs, 1}, inner), IsOk());
+  ASSERT_THAT(MountAll({&tmpfs, 1}, inner), IsOk());
+  EXPECT_EQ(*MountPointsBelow(dir.path()), (std::vector<std::string>{top, inner, inner}));
+  EXPECT_EQ(*MountPointsBelow(top), (std::vector<std::string>{inner, inner}));
+  EXPECT_EQ(*MountPointsBelow(dir.Join("a")), std::vector<std::string>());
+  EXPECT_THAT(Unmount(top, /*lazy=*/true), IsOk());
+  EXPECT_EQ(*MountPointsBelow(dir.path()), std::vector<std::string>());
+}
+
 TEST_F(MountOpsMountTest, LeavesTheWorkingDirectoryAlone) {
   Layers layers(128);
   char before[4096];
@@ -469,7 +487,7 @@ TEST_F(MountOpsMountTest, LeavesTheWorkingDirectoryAlone) {
   ASSERT_NE(::getcwd(before, sizeof(before)), nullptr);
   ASSERT_THAT(WithDenied({{SYS_fsopen, ENOSYS}},
                          [&] {
-                           const Status status = layers.DoMount();
+                           Status status = layers.DoMount();
                            if (::getcwd(after, sizeof(after)) == nullptr ||
                                std::string_view(before) != after) {
                              return MakeStatus(StatusCode::kAborted, "moved");
