@@ -33,11 +33,13 @@ namespace strata {
 namespace {
 
 using std::chrono::milliseconds;
+using std::chrono::seconds;
 using std::chrono::steady_clock;
 
 constexpr milliseconds kPoll{20};
 constexpr milliseconds kGuardPoll{250};
 constexpr milliseconds kEndPatience{15'000};
+constexpr seconds kMountPoll{2};
 constexpr int kMostRestarts = 5;
 constexpr int kExitUsage = 2;  // of strata-stargz: it does not take its configuration
 
@@ -287,16 +289,24 @@ void EndServer(pid_t pid) {
   }
 }
 
-// A server leaves mounted what containers may stand on, and its descriptors with the second holder
-// (services/keeper/PROTOCOL.md). Nobody is left here who reads.
-Status ReleaseLayers(const std::string& root) {
-  STRATA_ASSIGN_OR_RETURN(const UniqueFd folder, OpenFile(root, O_PATH | O_DIRECTORY));
-  const std::string link = "/proc/self/fd/" + std::to_string(folder.get());
-  std::array<char, PATH_MAX> real{};  // without symlinks
-  if (::readlink(link.c_str(), real.data(), real.size() - 1) < 0) {
-    return ErrnoStatus(errno, "resolve '" + root + "'");
+// Whether a container has layers of the root: one whose worker was killed goes on, and reads what
+// nobody would fetch for it any more. `root` has no symlinks.
+bool IsMounted(const std::string& root) {
+  const StatusOr<MountUsers> found = FindMountUsers(root);
+  if (!found.ok()) {
+    LogWarn("strata-stargz goes on, as nobody knows who needs it",
+            {{"error", std::string(StatusMessage(found.status()))}});
+    return true;
   }
-  STRATA_ASSIGN_OR_RETURN(std::vector<std::string> mounts, MountPointsBelow(real.data()));
+  if (!found->users.empty()) {
+    LogInfo("strata-stargz goes on for those who have layers mounted",
+            {{"mount", found->users.front().mount_point}});
+  }
+  return !found->users.empty();
+}
+
+Status UnmountBelow(const std::string& root) {
+  STRATA_ASSIGN_OR_RETURN(std::vector<std::string> mounts, MountPointsBelow(root));
   Status result;
   for (; !mounts.empty(); mounts.pop_back()) {
     if (const Status status = Unmount(mounts.back(), /*lazy=*/true);
@@ -304,20 +314,54 @@ Status ReleaseLayers(const std::string& root) {
       result = status;
     }
   }
-  STRATA_RETURN_IF_ERROR(result);
+  return result;
+}
+
+Status EndHolder(int root_fd) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   // A root's path may be longer than an address.
-  const std::string path = link + "/holder.sock";
+  const std::string path = "/proc/self/fd/" + std::to_string(root_fd) + "/holder.sock";
   std::memcpy(address.sun_path, path.data(), path.size());
   const UniqueFd sender(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   constexpr std::string_view kEnd = "FDEND=1";
-  if (::sendto(sender.get(), kEnd.data(), kEnd.size(), MSG_NOSIGNAL,
-               reinterpret_cast<const sockaddr*>(&address), sizeof(address)) < 0 &&
-      errno != ENOENT && errno != ECONNREFUSED) {
-    return ErrnoStatus(errno, "end the holder at '" + root + "/holder.sock'");
+  const bool sent = ::sendto(sender.get(), kEnd.data(), kEnd.size(), MSG_NOSIGNAL,
+                             reinterpret_cast<const sockaddr*>(&address), sizeof(address)) >= 0;
+  return sent || errno == ENOENT || errno == ECONNREFUSED
+             ? OkStatus()
+             : ErrnoStatus(errno, "end the second holder of descriptors");
+}
+
+// The path without symlinks, as the kernel names mounts.
+StatusOr<std::string> PathOf(int fd) {
+  std::array<char, PATH_MAX> path{};
+  const std::string link = "/proc/self/fd/" + std::to_string(fd);
+  const ssize_t size = ::readlink(link.c_str(), path.data(), path.size());
+  return size > 0 ? StatusOr<std::string>(std::string(path.data(), static_cast<size_t>(size)))
+                  : ErrnoStatus(errno, "read '" + link + "'");
+}
+
+// Ends the server if no container needs it, and takes away what it leaves mounted, and with the
+// second holder (services/keeper/PROTOCOL.md). False: somebody does.
+StatusOr<bool> EndUnlessMounted(pid_t server, const std::string& root) {
+  const StatusOr<UniqueFd> early = OpenFile(root, O_PATH | O_DIRECTORY);
+  if (early.ok()) {
+    STRATA_ASSIGN_OR_RETURN(const std::string path, PathOf(early->get()));
+    if (IsMounted(path)) {
+      return false;
+    }
   }
-  return OkStatus();
+  EndServer(server);
+  // It may have been made in between; one that never was has nothing mounted.
+  const StatusOr<UniqueFd> folder = OpenFile(root, O_PATH | O_DIRECTORY);
+  if (folder.status().code() == StatusCode::kNotFound) {
+    return true;
+  }
+  STRATA_RETURN_IF_ERROR(folder.status());
+  STRATA_ASSIGN_OR_RETURN(const std::string path, PathOf(folder->get()));
+  STRATA_RETURN_IF_ERROR(UnmountBelow(path));
+  STRATA_RETURN_IF_ERROR(EndHolder(folder->get()));
+  return true;
 }
 
 // Until nobody uses it: 0. Or until it cannot be kept alive.
@@ -325,6 +369,7 @@ StatusOr<int> Guard(int state_fd, const Programs& programs, const std::string& s
                     const std::string& root) {
   int starts = 0;
   bool served = false;
+  steady_clock::time_point look_again;
   pid_t server = 0;
   while (true) {
     if (server == 0) {
@@ -347,13 +392,12 @@ StatusOr<int> Guard(int state_fd, const Programs& programs, const std::string& s
     }
     STRATA_ASSIGN_OR_RETURN(const std::optional<FileLock> unused,
                             FileLock::Try(state_fd, kUsers, FileLock::Mode::kExclusive));
-    if (unused.has_value()) {
-      EndServer(server);
-      if (const Status released = ReleaseLayers(root); !released.ok()) {
-        LogWarn("layers stay mounted, ignoring",
-                {{"root", root}, {"error", std::string(StatusMessage(released))}});
+    if (unused.has_value() && steady_clock::now() >= look_again) {
+      STRATA_ASSIGN_OR_RETURN(const bool ended, EndUnlessMounted(server, root));
+      if (ended) {
+        return 0;
       }
-      return 0;
+      look_again = steady_clock::now() + kMountPoll;
     }
   }
 }
@@ -408,7 +452,7 @@ int GuardStargz(const std::vector<std::string>& arguments) {
   };
   const StatusOr<int> code = guard();
   if (!code.ok()) {
-    LogError("strata-stargz cannot be kept running",
+    LogError("the guard of strata-stargz gives up",
              {{"error", std::string(StatusMessage(code.status()))}});
     return 1;
   }

@@ -99,6 +99,24 @@ def test_a_crash_in_the_worker_is_not_seen(presenter, image):
         assert ran.out == "kept\n", ran
 
 
+def test_a_container_whose_worker_was_killed_has_its_layers(presenter, image):
+    with worker_with_its_own(image, presenter=presenter) as (worker, state, reference):
+        process.run([*worker, "pull", reference])
+        with process.spawn([*worker, "run", "--rm", "--id", "box", reference, "/bin/sh", "-c",
+                            "echo ready; exec sleep 1000"], stdout=subprocess.PIPE) as run:
+            assert run.stdout.readline() == b"ready\n"
+            run.kill()
+        process.wait_until("strata-stargz has seen that it is needed", lambda: (
+            "goes on for those who have layers mounted" in (state / "stargz.log").read_text()))
+        (pid,) = state.glob("executor/box/pid")
+        root = pathlib.Path(f"/proc/{pid.read_text().strip()}/root")
+        assert (root / "srv/strata/kept").read_text() == "kept\n"
+        assert servers(state / "stargz.sock")
+        # The next one takes away what the killed one has left.
+        assert process.run([*worker, "run", "--rm", reference, "true"]).ok
+        assert not root.exists()
+
+
 def test_each_mount_namespace_sees_the_layers(image):
     """What one strata-stargz has mounted is not there for a worker in another namespace."""
     with worker_with_its_own(image) as (worker, _, reference):
