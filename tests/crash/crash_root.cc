@@ -18,7 +18,8 @@
 namespace strata::testing {
 namespace {
 
-constexpr std::chrono::milliseconds kCallLimit{20'000};
+constexpr std::chrono::milliseconds kCallLimit{60'000};
+constexpr std::chrono::milliseconds kConnectPoll{200};
 
 }  // namespace
 
@@ -60,10 +61,17 @@ bool CrashRoot::Start(std::map<std::string, std::string> environment) {
   if (const Status status = server_->WaitServing(); !status.ok()) {
     return status.code() == StatusCode::kFailedPrecondition ? false : Fail(status.ToString());
   }
-  // It listens before it answers.
-  auto channel = Dial(options_.folder + "/s", {.wait_for_ready = kCallLimit});
-  if (!channel.ok()) {
-    return server_->Ended() ? false : Fail(channel.status().ToString());
+  // It listens before it answers, and a fault point may end it in between.
+  const auto deadline = std::chrono::steady_clock::now() + kCallLimit;
+  auto channel = Dial(options_.folder + "/s", {.wait_for_ready = kConnectPoll});
+  while (!channel.ok()) {
+    if (server_->Ended()) {
+      return false;
+    }
+    if (std::chrono::steady_clock::now() >= deadline) {
+      return Fail(channel.status().ToString());
+    }
+    channel = Dial(options_.folder + "/s", {.wait_for_ready = kConnectPoll});
   }
   proxy_ = NewProxySnapshotter(*channel, {.call_timeout = kCallLimit});
   return true;
