@@ -258,7 +258,7 @@ def test_restart_with_the_registry_unreachable(make_node, numpy, end):
         if end == "kill":
             process.wait_until("what was fetched is durable", lambda: all_durable(node))
         node.registry.stop()
-        node.stack.configure(**CONFIG, **{"read_ahead_bytes": 0, "read_patience_sec": 2})
+        node.stack.configure(**{**CONFIG, "read_ahead_bytes": 0, "read_patience_sec": 2})
         node.restart_server(end)
         assert node.python(reference, NUMPY) == "15\n"
         result = node.run(reference, "python3", "-c", f"open({UNREAD!r}, 'rb').read()", check=False)
