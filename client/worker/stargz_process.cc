@@ -118,6 +118,17 @@ Status WriteConfig(int state_fd, const std::map<std::string, std::string>& setti
   return WriteFileAtomicAt(state_fd, kConfig, text, 0600);
 }
 
+// As exec(3) wants them; they point into `words`.
+std::vector<char*> ArgumentsOf(std::vector<std::string>& words) {
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (std::string& word : words) {
+    arguments.push_back(word.data());
+  }
+  arguments.push_back(nullptr);
+  return arguments;
+}
+
 // The guard, in a session of its own, so that no signal for this process' group reaches it.
 StatusOr<pid_t> SpawnGuard(const StargzProcess::Options& options, int state_fd) {
   STRATA_ASSIGN_OR_RETURN(const UniqueFd log,
@@ -147,12 +158,7 @@ StatusOr<pid_t> SpawnGuard(const StargzProcess::Options& options, int state_fd) 
   (void)::posix_spawnattr_setflags(
       &attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   std::vector<std::string> words = {program, kStargzGuardVerb, options.state, options.root};
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (std::string& word : words) {
-    arguments.push_back(word.data());
-  }
-  arguments.push_back(nullptr);
+  const std::vector<char*> arguments = ArgumentsOf(words);
   pid_t pid = 0;
   const int error =
       ::posix_spawn(&pid, program.c_str(), &files, &attributes, arguments.data(), environ);
@@ -266,12 +272,7 @@ pid_t StartServer(const Programs& programs, const std::string& state, const std:
   }
   words.insert(words.end(), {programs.server, "--root", root, "--socket", socket, "--config",
                              config, "--allow-volatile-root", "--anchor-dir", ""});
-  std::vector<char*> arguments;
-  arguments.reserve(words.size() + 1);
-  for (std::string& word : words) {
-    arguments.push_back(word.data());
-  }
-  arguments.push_back(nullptr);
+  const std::vector<char*> arguments = ArgumentsOf(words);
   (void)::execv(arguments.front(), arguments.data());
   ::_exit(127);
 }

@@ -96,4 +96,4 @@ def test_start_with_10000_snapshots(kind):
           f"READY=1 {ready:.0f} ms (median of {STARTS} after kill -9; the target is "
           f"{TARGET_MILLISECONDS} ms; an empty root took {empty[0]:.0f} ms; the server itself "
           f"says {own} ms)")
-    assert statistics.median(max(pair) for pair in times) < LIMIT_MILLISECONDS, times
+    assert max(max(pair) for pair in times) < LIMIT_MILLISECONDS, times
